@@ -1,0 +1,14 @@
+"""Entry point of ``lora-kit`` and of ``python -m lora_kit``."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    from lora_kit.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

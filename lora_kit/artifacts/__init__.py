@@ -1,0 +1,1 @@
+"""What a run leaves on disk: tensors and JSON, never a pickle."""

@@ -1,0 +1,1 @@
+"""A row on disk becomes a micro-batch, through small typed values."""

@@ -1,0 +1,1 @@
+"""What turns a data set's rows into conversations; one file a format."""

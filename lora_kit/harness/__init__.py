@@ -1,0 +1,1 @@
+"""A checkpoint and a suite become scores; knows nothing of training."""

@@ -1,0 +1,1 @@
+"""What answers prompts and measures likelihoods; one file an engine."""

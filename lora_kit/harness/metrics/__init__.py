@@ -1,0 +1,1 @@
+"""Scores of one answer against its reference; one file a metric."""

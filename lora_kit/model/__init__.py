@@ -1,0 +1,1 @@
+"""Weights become a model with trainable adapters."""

@@ -1,0 +1,1 @@
+"""What to do: the recipe, its schema, its loader and its fingerprint. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Scores and the training log become tables, plots and pages."""

@@ -1,0 +1,1 @@
+"""Micro-batches and a model become checkpoints and an adapter."""
