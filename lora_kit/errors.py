@@ -18,6 +18,7 @@ collected and raised once, so that a user mends all of them in one go.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class LoraKitError(Exception):
         super().__init__(str(self.problems[0]))
 
     @classmethod
-    def collect(cls, problems: Sequence[Problem]) -> "LoraKitError":
+    def collect(cls, problems: Sequence[Problem]) -> Self:
         """Build one error out of everything that was found (at least one problem)."""
         first = problems[0]
         error = cls(first.found, where=first.where, key=first.key, cure=first.cure)

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, StrictInt, StrictStr
 
+LARGEST = 10**9  # of an integer: far above any sensible one, far below what overflows in torch
 Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Count = Annotated[StrictInt, Field(ge=1)]
-NonNegative = Annotated[StrictInt, Field(ge=0)]
+Count = Annotated[StrictInt, Field(ge=1, le=LARGEST)]
+NonNegative = Annotated[StrictInt, Field(ge=0, le=LARGEST)]
 Text = Annotated[StrictStr, Field(min_length=1)]
 
 
@@ -28,9 +29,12 @@ class BaseSpec(Spec):
         description="A hub id (`EleutherAI/pythia-160m`), a folder with safetensors, or "
         "`package:NAME/FILE.gguf` for a file inside an installed Python package."
     )
-    revision: Text | None = Field(None, description="Commit of a hub model; the newest one is pinned if absent.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Number type that the frozen weights are held in."
+    revision: Text | None = Field(
+        None, description="Commit of a hub model; the newest one is pinned if absent."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Number type of the frozen weights; no float16, whose gradients overflow.",
     )
 
 
@@ -38,7 +42,7 @@ class DataSpec(Spec):
     """The rows to learn from."""
 
     train: Text = Field(
-        description="File of rows (.jsonl or .json), relative to the recipe, or `sample:NAME` for a shipped sample."
+        description="File of rows (.jsonl, .json), relative to the recipe; `sample:NAME` for a shipped one."
     )
     format: Literal["alpaca", "dolly", "messages"] = Field(description="How a row becomes a conversation.")
     validation: Text | None = Field(None, description="File of held-out rows in the same format.")
@@ -46,14 +50,19 @@ class DataSpec(Spec):
         0.05, description="Share of rows held out by content hash when `validation` is absent."
     )
     template: Text = Field(
-        "model", description="How a conversation becomes text: `model` is the tokenizer's own chat template, or a name."
+        "model",
+        description="How a conversation becomes text: a name, or `model` for the tokenizer's own template.",
     )
-    system: Text | None = Field(None, description="System prompt for conversations that have none of their own.")
+    system: Text | None = Field(
+        None, description="System prompt for conversations that have none of their own."
+    )
     max_tokens: Count = Field(1024, description="Longest example in tokens.")
     overlong: Literal["error", "drop", "truncate_prompt"] = Field(
         "error", description="What happens to a longer example; the answer is never cut."
     )
-    on_empty: Literal["error", "drop"] = Field("error", description="What happens to a row with an empty answer.")
+    on_empty: Literal["error", "drop"] = Field(
+        "error", description="What happens to a row with an empty answer."
+    )
     on_overlap: Literal["error", "drop"] = Field(
         "drop", description="What happens to a training row that is also a validation row."
     )
@@ -65,21 +74,29 @@ class LoraSpec(Spec):
 
     rank: Count = Field(16, description="Rank R of the two matrices B (out x R) and A (R x in).")
     alpha: Annotated[FiniteFloat, Field(gt=0)] = Field(
-        32.0, description="Scaling numerator: the update is alpha / rank x BA (alpha / sqrt(rank) if rank-stabilised)."
+        32.0,
+        description="Scaling numerator: the update is alpha / rank x BA, or alpha / sqrt(rank) x BA.",
     )
-    dropout: Annotated[FiniteFloat, Field(ge=0.0, lt=1.0)] = Field(0.0, description="Dropout on the input of A.")
-    targets: Literal["all-linear", "attention", "mlp"] | Annotated[tuple[Text, ...], Field(min_length=1, strict=False)] = (
-        Field("all-linear", description="Layers that get an adapter: a role, or a list of module names.")
+    dropout: Annotated[FiniteFloat, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Dropout on the input of A."
     )
-    rank_stabilized: StrictBool = Field(False, description="Scale by alpha / sqrt(rank) (arXiv 2312.03732).")
+    targets: (
+        Literal["all-linear", "attention", "mlp"]
+        | Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
+    ) = Field("all-linear", description="Layers that get an adapter: a role, or a list of module names.")
+    rank_stabilized: StrictBool = Field(
+        default=False, description="Scale by alpha / sqrt(rank) (arXiv 2312.03732)."
+    )
 
 
 class QuantizationSpec(Spec):
     """How the frozen weights are stored."""
 
-    method: Literal["none", "nf4", "fp4"] = Field("none", description="4-bit type of the frozen linear layers (QLoRA).")
-    double_quant: StrictBool = Field(True, description="Quantize the quantization constants too.")
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    method: Literal["none", "nf4", "fp4"] = Field(
+        "none", description="4-bit type of the frozen linear layers (QLoRA)."
+    )
+    double_quant: StrictBool = Field(default=True, description="Quantize the quantization constants too.")
+    compute_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Number type that 4-bit weights are multiplied in."
     )
 
@@ -91,19 +108,30 @@ class TrainSpec(Spec):
     epochs: Count | None = Field(None, description="Passes over the rows; 1 if `steps` is absent too.")
     batch_size: Count = Field(8, description="Examples in one optimizer step.")
     micro_batch_tokens: Count = Field(
-        1024, description="Most tokens computed at once; changes memory and speed, never the gradient."
+        1024,
+        description="Most tokens computed at once: memory and speed, not the gradient (dropout draws aside).",
     )
-    learning_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(2e-4, description="Peak learning rate of AdamW.")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Decay after the warm-up, to zero.")
+    learning_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
+        2e-4, description="Peak learning rate of AdamW."
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Decay after the warm-up, to zero."
+    )
     warmup_steps: NonNegative = Field(0, description="Steps of linear warm-up.")
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(0.0, description="Decoupled weight decay of AdamW.")
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(
+        0.0, description="Decoupled weight decay of AdamW."
+    )
     max_grad_norm: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
         1.0, description="Clip the gradient to this global norm; null for no clipping."
     )
-    validate_every: Count | None = Field(None, description="Steps between validations; null for the end only.")
+    validate_every: Count | None = Field(
+        None, description="Steps between validations; null for the end only."
+    )
     save_every: Count = Field(50, description="Steps between checkpoints.")
     keep_checkpoints: Count = Field(2, description="Newest checkpoints that are kept, besides the best.")
-    keep: Literal["best", "last"] = Field("best", description="Which checkpoint becomes the adapter (best by validation).")
+    keep: Literal["best", "last"] = Field(
+        "best", description="Which checkpoint becomes the adapter (best by validation)."
+    )
     seed: NonNegative = Field(0, description="Seed of adapter, order and dropout.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
 
@@ -116,7 +144,9 @@ class EvaluateSpec(Spec):
     )
     max_new_tokens: Count = Field(128, description="Longest generated answer.")
     batch_size: Count = Field(16, description="Prompts that are answered at once.")
-    bootstrap_samples: Annotated[StrictInt, Field(ge=100)] = Field(10_000, description="Resamples behind each interval.")
+    bootstrap_samples: Annotated[StrictInt, Field(ge=100, le=LARGEST)] = Field(
+        10_000, description="Resamples behind each interval."
+    )
     seed: NonNegative = Field(0, description="Seed of the bootstrap.")
 
 

@@ -1,0 +1,148 @@
+"""metrics.jsonl: one line a step, appended whole or not at all.
+
+A checkpoint records the log's offset after ``sync``; a resume truncates to it and
+writes the same lines again, so that the log of a cut run equals the unbroken one but
+for the fields that read the clock.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_kit.artifacts.commit import failpoint
+from lora_kit.artifacts.disk import disk_errors
+from lora_kit.errors import DataError, MachineError
+
+WALL_CLOCK_FIELDS = ("seconds", "tokens_per_second", "peak_memory_bytes")
+
+
+class MetricsLog:
+    """Append-only JSON lines; opens its file at the first use.
+
+    Args:
+        path: The log; its directory must exist. A half line at its end (a power cut) is removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o666)
+            content = self.path.read_bytes()
+            os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
+        return self._descriptor
+
+    @property
+    def offset(self) -> int:
+        """Bytes of whole lines so far.
+
+        Raises:
+            MachineError: The file can't be opened.
+        """
+        with disk_errors(self.path):
+            return os.fstat(self._open()).st_size
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line; it survives the process's death, and after ``sync`` the machine's.
+
+        Raises:
+            MachineError: Disk full, read-only, or gone; no part of the line stays.
+            ValueError: The record holds NaN or infinity.
+        """
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+        data = line.encode("utf-8", "backslashreplace")
+        start = self.offset
+        with disk_errors(self.path, needed_bytes=len(data)):
+            descriptor = self._open()
+            try:
+                failpoint("metrics.before_line")
+                written = 0
+                while written < len(data):  # a disk that fills up takes a part first, then refuses
+                    written += os.write(descriptor, data[written:])
+            except BaseException:
+                os.ftruncate(descriptor, start)
+                raise
+            failpoint("metrics.after_line")
+
+    def sync(self) -> None:
+        """Force what was appended to the disk; before a checkpoint that records the offset.
+
+        Raises:
+            MachineError: Disk full or gone.
+        """
+        with disk_errors(self.path):
+            os.fsync(self._open())
+            failpoint("metrics.after_sync")
+
+    def truncate(self, offset: int) -> None:
+        """Cut the lines after a checkpoint, which the resumed run writes again.
+
+        Args:
+            offset: Bytes to keep; an offset that ``offset`` gave.
+
+        Raises:
+            MachineError: The log is shorter than that, or the offset is inside a line: it was changed.
+        """
+        with disk_errors(self.path):
+            descriptor = self._open()
+            whole = os.fstat(descriptor).st_size >= offset
+            if not whole or (offset and os.pread(descriptor, 1, offset - 1) != b"\n"):
+                raise MachineError(
+                    f"does not have the {offset} bytes of lines that the checkpoint counts: it was changed",
+                    where=str(self.path),
+                    cure="restore the file, or choose another --run-dir",
+                )
+            os.ftruncate(descriptor, offset)
+            failpoint("metrics.after_truncate")
+
+    def close(self) -> None:
+        """Give the file back; the next use opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read all whole lines; a half last line is left out, a missing file is an empty log.
+
+    Raises:
+        DataError: A line in the middle is not a JSON object.
+        MachineError: The file can't be read.
+    """
+    with disk_errors(path):
+        content = path.read_bytes() if path.exists() else b""
+    return [
+        _parse(line, f"{path}:{number}") for number, line in enumerate(content.split(b"\n")[:-1], start=1)
+    ]
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError("is not JSON", where=where) from error
+    if not isinstance(record, dict):
+        raise DataError("is not a JSON object", where=where)
+    return record
+
+
+def stable_digest(path: Path) -> str:
+    """Hash what the log says apart from WALL_CLOCK_FIELDS: equal for a cut run and an unbroken one.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        DataError, MachineError: As ``read_metrics``.
+    """
+    digest = hashlib.sha256()
+    for record in read_metrics(path):
+        stable = {key: value for key, value in record.items() if key not in WALL_CLOCK_FIELDS}
+        digest.update(json.dumps(stable).encode() + b"\n")
+    return digest.hexdigest()

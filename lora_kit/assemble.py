@@ -1,0 +1,158 @@
+"""Puts base, tokenizer, template and adapter together, for whoever needs a model that speaks.
+
+Training, evaluation, merging and chat open models here and nowhere else, so that
+each of them meets the same checks: the adapter's base by fingerprint, the
+tokenizer and template by theirs, and one encoder for all.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from lora_kit.artifacts.adapter import SavedAdapter, read_adapter
+from lora_kit.artifacts.run_dir import RunDir
+from lora_kit.data.encode import Encoder
+from lora_kit.data.template import load_template
+from lora_kit.data.tokenizer import load_tokenizer
+from lora_kit.errors import ModelError
+from lora_kit.model.adapter_inject import attach_adapter
+from lora_kit.model.base import BaseFiles, find_base
+from lora_kit.model.load import load_model
+from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that is ready to answer.
+
+    Args:
+        name: What to call it in a table.
+        model: The model; a PeftModel if ``adapter`` is set.
+        encoder: Text to ids, as in training.
+        files: Where the base came from.
+        adapter: The adapter on it, if any.
+    """
+
+    name: str
+    model: PreTrainedModel
+    encoder: Encoder
+    files: BaseFiles
+    adapter: SavedAdapter | None
+
+
+def build_encoder(folder: Path, template: str, system: str | None) -> Encoder:
+    """Make the one encoder of training, evaluation and chat from a folder's tokenizer."""
+    tokenizer = load_tokenizer(folder)
+    return Encoder(tokenizer, load_template(template, tokenizer, folder=folder), system)
+
+
+def open_target(target: str, *, device: str = "auto", base: str | None = None) -> Opened:
+    """Open a run, an adapter folder or a base model.
+
+    Args:
+        target: A run directory, a folder with ``adapter_config.json``, or what ``base.model`` accepts.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        base: Where the adapter's base is now, if it has moved.
+
+    Raises:
+        ModelError: There is no such model, or the adapter belongs to another base.
+    """
+    path = Path(target)
+    if (path / "run.json").is_file():
+        return open_adapter(finished_adapter(path), name=path.resolve().name, device=device, base=base)
+    if (path / "adapter_config.json").is_file() or (path / "adapter_model.bin").is_file():
+        return open_adapter(path, name=path.resolve().name, device=device, base=base)
+    return open_base(target, device=device)
+
+
+def finished_adapter(run: Path) -> Path:
+    """The adapter folder of a run.
+
+    Raises:
+        ModelError: The run has none yet.
+    """
+    folder = RunDir(run).adapter
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError("the run has no adapter yet", where=str(run), cure=f"finish it: lora-kit train {run}")
+    return folder
+
+
+def open_base(model: str, *, device: str = "auto") -> Opened:
+    """Open a base or merged model as it is; a merged one keeps the template that it was trained with."""
+    files = find_base(BaseSpec(model=model))
+    provenance = merged_provenance(files.folder)
+    dtype = provenance.get("dtype") or "float32"
+    encoder = build_encoder(files.folder, provenance.get("template", "model"), provenance.get("system"))
+    loaded = load_model(files, dtype=dtype, quantization=QuantizationSpec(), device=device)
+    return Opened(Path(model).name, loaded, encoder, files, None)
+
+
+def open_adapter(folder: Path, *, name: str, device: str = "auto", base: str | None = None) -> Opened:
+    """Put a saved adapter on its base.
+
+    Raises:
+        ModelError: The base, tokenizer or template is not the one that the adapter was trained with.
+    """
+    saved = read_adapter(folder)
+    files = find_adapter_base(saved, base)
+    encoder = adapter_encoder(saved)
+    quantization = QuantizationSpec.model_validate(saved.provenance.get("quantization", {}))
+    dtype = base_facts(saved).get("dtype", "float32")
+    model = load_model(files, dtype=dtype, quantization=quantization, device=device)
+    attached = attach_adapter(model, saved.config, saved.tensors())
+    attached.eval()
+    return Opened(name, attached, encoder, files, saved)
+
+
+def base_facts(saved: SavedAdapter) -> dict[str, Any]:
+    """What the adapter knows of its base; empty for an adapter that lora_kit did not train."""
+    facts: dict[str, Any] = saved.provenance.get("base", {})
+    return facts
+
+
+def find_adapter_base(saved: SavedAdapter, base: str | None) -> BaseFiles:
+    """Find the adapter's base and compare fingerprints (peft loads onto any base of the same shape, silently)."""
+    facts = base_facts(saved)
+    source = base or facts.get("source") or saved.config.get("base_model_name_or_path")
+    if not source:
+        raise ModelError("the adapter does not say which base it belongs to", where=str(saved.folder), cure="pass --base")
+    files = find_base(BaseSpec(model=source, revision=None if base else facts.get("revision")))
+    wanted = facts.get("fingerprint")
+    if wanted is not None and wanted != files.fingerprint:
+        raise ModelError(
+            f"the adapter was trained on base {wanted[:12]}, but {source} is {files.fingerprint[:12]}",
+            where=str(saved.folder),
+            key="base",
+            cure="use the base that it was trained on (--base), or train a new adapter",
+        )
+    return files
+
+
+def adapter_encoder(saved: SavedAdapter) -> Encoder:
+    """The encoder that the adapter was trained with, from the tokenizer stored beside it."""
+    template = saved.provenance.get("template", {}).get("name", "model")
+    encoder = build_encoder(saved.folder, template, saved.provenance.get("system"))
+    wanted = saved.provenance.get("encoder_fingerprint")
+    if wanted is not None and wanted != encoder.fingerprint:
+        raise ModelError(
+            "the tokenizer or template differs from the one that the adapter was trained with",
+            where=str(saved.folder),
+            cure="restore the adapter folder; answers would be worse without a word",
+        )
+    return encoder
+
+
+def merged_provenance(folder: Path) -> dict[str, Any]:
+    """What ``lora-kit merge`` wrote about a merged model; empty for any other folder."""
+    import json
+
+    path = folder / MERGED_FILE
+    if not path.is_file():
+        return {}
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
+MERGED_FILE = "lora_kit_merge.json"

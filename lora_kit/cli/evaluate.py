@@ -1,0 +1,34 @@
+"""`lora-kit evaluate`: base and adapter, or any model, on a suite."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_kit.cli.console import console, emit_json
+
+
+def evaluate_command(
+    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, an adapter folder, or a model.")],
+    suite: Annotated[str, typer.Option("--suite", help="Name or file of the suite.")] = "quickstart",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for results.json.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")] = None,
+    *,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest generated answer.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts that are answered at once.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
+) -> None:
+    """Score a model on a suite; a run's adapter is compared with its base on the same prompts."""
+    from lora_kit import pipeline
+    from lora_kit.cli.progress import observing
+    from lora_kit.cli.show import show_results
+    from lora_kit.recipe.schema import EvaluateSpec
+
+    spec = EvaluateSpec(max_new_tokens=max_new_tokens, batch_size=batch_size)
+    with observing() as observer:
+        folder, results = pipeline.evaluate_target(target, suite, spec, observer, out=out, base=base)
+    if as_json:
+        emit_json(results.to_json())
+        return
+    show_results(results.to_json())
+    console.print(f"results: {folder / 'results.json'}", markup=False, soft_wrap=True)

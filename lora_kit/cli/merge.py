@@ -1,0 +1,39 @@
+"""`lora-kit merge`: adapter and base as one plain model, with a certificate."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lora_kit.cli.console import console, emit_json
+
+
+def merge_command(
+    target: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or an adapter folder.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write; default: RUN/merged.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option("--dtype", help="Number type of the merged weights; default: the one trained with."),
+    ] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing merged model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
+) -> None:
+    """Merge, load the result as anybody would, and compare its logits with base + adapter on real rows."""
+    from lora_kit import pipeline
+    from lora_kit.cli.progress import observing
+
+    with observing() as observer:
+        report = pipeline.merge_run(target, observer, out=out, force=force, dtype=dtype, base=base)
+    if as_json:
+        emit_json(report.to_json())
+        return
+    console.print(
+        f"merged {report.modules} layers into {report.folder} ({report.dtype})\n"
+        f"largest logit difference to base + adapter: {report.max_logit_difference:.3g} "
+        f"(largest logit {report.max_logit:.3g}), same most likely token at {report.greedy_agreement:.2%} "
+        f"of {report.tokens} positions",
+        markup=False,
+        soft_wrap=True,
+    )

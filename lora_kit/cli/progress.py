@@ -1,0 +1,123 @@
+"""Shows a run while it goes: a bar with loss, speed, time left and memory on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lora_kit.cli.console import messages
+from lora_kit.train.observe import StepRecord
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class RichObserver:
+    """An observer on a rich console; a closed terminal or pipe never stops the run.
+
+    Args:
+        console: Where to show it (standard error, so that results can be piped).
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.last_line = 0.0
+        self.began = 0.0
+        self.first = 0
+        self.steps = 0
+
+    def phase(self, text: str) -> None:
+        """Say which part of the work begins."""
+        self._close()
+        self._say(f"· {text}")
+
+    def started(self, *, step: int, steps: int, notes: list[str]) -> None:
+        """Open the bar."""
+        for note in notes:
+            self._say(f"  skipped {note}")
+        if step:
+            self._say(f"  going on after step {step}")
+        self.first, self.steps, self.began = step, steps, time.monotonic()
+        self._open("training", done=step, total=steps)
+
+    def stepped(self, record: StepRecord) -> None:
+        """Show a step."""
+        text = (
+            f"loss {record.loss:.4f}  {record.tokens_per_second:.0f} tokens/s  "
+            f"{record.peak_memory_bytes / 1e9:.1f} GB"
+        )
+        if record.validation_loss is not None:
+            self._say(f"  step {record.step}: validation loss {record.validation_loss:.4f}")
+        self._advance(record.step, text, self._eta(record.step))
+
+    def saved(self, step: int) -> None:
+        """Say that a checkpoint is committed."""
+        if not self.console.is_terminal:
+            self._say(f"  step {step}: checkpoint committed")
+
+    def progress(self, done: int, total: int) -> None:
+        """Show counted work outside of training."""
+        if self.bar is None:
+            self.first, self.steps, self.began = 0, total, time.monotonic()
+            self._open("working", done=0, total=total)
+        self._advance(done, "", self._eta(done))
+        if done >= total:
+            self._close()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._close()
+
+    def _eta(self, done: int) -> str:
+        if done <= self.first:
+            return ""
+        left = (time.monotonic() - self.began) / (done - self.first) * (self.steps - done)
+        return f"{int(left // 60)}:{int(left % 60):02d} left"
+
+    def _open(self, text: str, *, done: int, total: int) -> None:
+        if not self.console.is_terminal:
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        with suppress(OSError):
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(text, total=total, completed=done, figures="")
+
+    def _advance(self, done: int, figures: str, eta: str) -> None:
+        if self.bar is not None:
+            with suppress(OSError):
+                self.bar.update(self.task, completed=done, figures=figures)
+            return
+        now = time.monotonic()
+        if now - self.last_line >= LINE_EVERY_SECONDS or done == self.steps:
+            self.last_line = now
+            self._say("  " + "  ".join(part for part in (f"{done}/{self.steps}", figures, eta) if part))
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            with suppress(OSError):
+                self.bar.stop()
+            self.bar = None
+
+    def _say(self, text: str) -> None:
+        with suppress(OSError):
+            self.console.print(text, markup=False, highlight=False)
+
+
+@contextmanager
+def observing() -> Iterator[RichObserver]:
+    """Show progress on standard error for the block, and leave no bar behind."""
+    observer = RichObserver(messages)
+    try:
+        yield observer
+    finally:
+        observer.close()

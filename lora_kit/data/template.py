@@ -1,0 +1,148 @@
+"""Find a template by its name and tie it to a tokenizer.
+
+``model`` is the tokenizer's own chat template, ``FILE.jinja`` one of the user's; both are Jinja and run
+in a process of their own. The other names are small functions in ``templates/``, byte-equal to the
+originals that they cite.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lora_kit.catalogue import TEMPLATES
+from lora_kit.data.template_jinja import load_jinja_template
+from lora_kit.data.template_types import Template, TemplateSpec, Turn
+from lora_kit.data.tokenizer import Tokenizer
+from lora_kit.data.types import Message, Segment
+from lora_kit.errors import ModelError
+
+_PROBE = (
+    Message("system", "\u27e8system\u27e9"),
+    Message("user", "\u27e8request\u27e9", context="\u27e8context\u27e9"),
+    Message("assistant", "\u27e8answer\u27e9"),
+    Message("user", "\u27e8request 2\u27e9"),
+    Message("assistant", "\u27e8answer 2\u27e9"),
+)
+
+
+class NamedTemplate:
+    """A ``TemplateSpec`` with the special tokens of one tokenizer.
+
+    Args:
+        spec: The template.
+        bos: Text of BOS, empty if texts don't open with one.
+        end_mark: Text of the control token that ends an answer.
+        eos: Text of EOS.
+        stop_ids: Ids of the control tokens that end an answer.
+    """
+
+    def __init__(self, spec: TemplateSpec, *, bos: str, eos: str, end_mark: str, stop_ids: frozenset[int]) -> None:
+        self.spec = spec
+        self.bos = bos
+        self.eos = eos
+        self.end_mark = end_mark
+        self.stop_ids = stop_ids
+
+    @property
+    def name(self) -> str:
+        """As in the recipe."""
+        return self.spec.name
+
+    @property
+    def answer_lead(self) -> str:
+        """Text that the model writes before each answer."""
+        return self.spec.lead
+
+    @property
+    def answer_tail(self) -> str:
+        """Text that the model writes after each answer, before the end mark."""
+        return self.spec.tail
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what the template makes of probe conversations."""
+        probes = (_PROBE, _PROBE[1:], _PROBE[1:3], (*_PROBE[3:],))
+        rendered = [self.render(probe, generation_prompt=False) for probe in probes]
+        prompts = [self.render(probe[:-1], generation_prompt=True) for probe in probes]
+        identity = json.dumps([self.name, rendered, prompts])
+        return hashlib.sha256(identity.encode()).hexdigest()
+
+    def render(self, messages: Sequence[Message], *, generation_prompt: bool) -> list[Segment]:
+        """Write messages as segments; see ``Template.render``."""
+        spec = self.spec
+        system = messages[0].content if messages[0].role == "system" else None
+        turns = messages[0 if system is None else 1 :]
+        opens = bool(self.bos) and not spec.writes_bos
+        segments = [Segment(self.bos, control=True, trained=False)] if opens else []
+        for index in range(0, len(turns), 2):
+            first = index == 0
+            turn = Turn(turns[index], system if first else None, first, self.bos, self.eos)
+            segments += spec.ask(turn)
+            if index + 1 < len(turns):
+                segments += [
+                    Segment(spec.lead, control=True, trained=True),
+                    Segment(turns[index + 1].content, control=False, trained=True),
+                    Segment(spec.tail + self.end_mark, control=True, trained=True),
+                    Segment(spec.after, control=True, trained=False),
+                ]
+        assert generation_prompt == (len(turns) % 2 == 1)
+        return [segment for segment in segments if segment.text]
+
+
+def load_template(name: str, tokenizer: Tokenizer, *, folder: Path | None = None) -> Template:
+    """Find a template and tie it to a tokenizer.
+
+    Args:
+        name: ``model``, a name of ``catalogue.TEMPLATES``, or the path of a ``.jinja`` file.
+        tokenizer: Whose control tokens it writes.
+        folder: What a relative path is relative to; the working directory if None.
+
+    Raises:
+        ModelError: Unknown name; no chat template; a template that the tokenizer lacks control
+            tokens for, or that can't be trained or served safely.
+    """
+    if name == "model":
+        return load_jinja_template(name, _own_source(tokenizer), tokenizer)
+    if name.endswith(".jinja"):
+        path = Path(name) if folder is None else folder / name
+        return load_jinja_template(name, _read_source(path), tokenizer)
+    spec: TemplateSpec = TEMPLATES[name]
+    missing = [token for token in spec.needs if token not in tokenizer.control]
+    if missing:
+        raise ModelError(
+            f"template '{name}' needs control tokens that the tokenizer lacks: {', '.join(missing)}",
+            key="data.template",
+            cure="choose one that ends answers with EOS, such as alpaca or dolly",
+        )
+    end_mark = spec.end_mark or tokenizer.eos_token
+    if not end_mark:
+        raise ModelError(
+            f"template '{name}' ends answers with EOS, but the tokenizer has none",
+            key="data.template",
+            cure="set eos_token in tokenizer_config.json; without it the model can't learn to stop",
+        )
+    bos = tokenizer.bos_token if tokenizer.adds_bos else ""
+    stops = frozenset(part for part in tokenizer.split_control(spec.tail + end_mark) if isinstance(part, int))
+    return NamedTemplate(spec, bos=bos, eos=tokenizer.eos_token, end_mark=end_mark, stop_ids=stops)
+
+
+def _own_source(tokenizer: Tokenizer) -> str:
+    try:
+        source = tokenizer.hf.get_chat_template()
+    except ValueError as error:  # none at all, or several without one named "default"
+        raise ModelError(
+            "the tokenizer has no chat template",
+            key="data.template",
+            cure=f"choose one: {', '.join(TEMPLATES)}, or the path of a .jinja file",
+        ) from error
+    return str(source)
+
+
+def _read_source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"can't read the template file ({type(error).__name__})", where=str(path), key="data.template"
+        ) from error

@@ -1,0 +1,1 @@
+"""Named templates, one file each: ``TEMPLATE``, a ``TemplateSpec`` whose source is cited."""

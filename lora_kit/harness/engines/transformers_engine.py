@@ -1,0 +1,213 @@
+"""Base, adapter or merged model in process, through transformers.
+
+Base and adapter are two engines on one copy of the weights: the base is the same
+model with its adapter switched off. Prompts of like length are answered together,
+padded on the left, and longest first, so that memory runs out at once or never.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedModel
+
+from lora_kit.data.collate import flatten, pad
+from lora_kit.data.encode import Encoder
+from lora_kit.data.plan_batches import plan_micro_batches
+from lora_kit.data.types import Conversation, Message
+from lora_kit.errors import DataError, ModelError, Problem
+from lora_kit.harness.engine import EngineKind, Generation, Likelihood
+from lora_kit.model.families import family_of
+from lora_kit.model.forward import example_nats
+
+MICRO_BATCH_TOKENS = 2048
+SHOWN_PROBLEMS = 20
+
+
+class TransformersEngine:
+    """One model, or one side of a model with an adapter.
+
+    Args:
+        name: What to call it in a table.
+        model: A causal language model; a PeftModel if it has an adapter.
+        encoder: Text to ids, as in training.
+        adapter: Whether the adapter is on; False on a PeftModel is the base.
+        base_fingerprint: Hash of the base's weights where it is known; otherwise they are hashed on first use.
+
+    Raises:
+        ModelError: ``adapter`` is asked for and there is none.
+    """
+
+    measures_likelihood = True
+
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel | PeftModel,
+        encoder: Encoder,
+        *,
+        adapter: bool,
+        base_fingerprint: str | None = None,
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._encoder = encoder
+        self._adapter = adapter
+        self._base_fingerprint = base_fingerprint
+        if adapter and not isinstance(model, PeftModel):
+            raise ModelError(f"{name} has no adapter to switch on")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of base, adapter (if on), number type and encoder."""
+        named = dict(self._model.named_parameters())
+        base = self._base_fingerprint or _hash_tensors({k: v for k, v in named.items() if "lora_" not in k})
+        adapter = (
+            _hash_tensors({k: v for k, v in named.items() if "lora_" in k}) if self._adapter else "no adapter"
+        )
+        parts = ("transformers-1", base, adapter, str(self._model.dtype), self._encoder.fingerprint)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def generate(
+        self, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int, batch_size: int
+    ) -> Iterator[tuple[int, Generation]]:
+        """Answer greedily, in batches of like length; the answer does not depend on the batch.
+
+        Raises:
+            DataError: A prompt leaves no room for an answer.
+        """
+        rows = [self._encoder.encode_prompt(messages) for messages in prompts]
+        self._check_room(
+            [(len(row) + 1, _excerpt(messages)) for row, messages in zip(rows, prompts, strict=True)]
+        )
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            limits = [self._room(len(rows[index]), max_new_tokens) for index in chosen]
+            answers = self._continue([rows[index] for index in chosen], max(limits))
+            for index, limit, ids in zip(chosen, limits, answers, strict=True):
+                yield index, self._generation(ids[:limit])
+
+    def likelihood(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, Likelihood]]:
+        """Measure the answers that are marked as trained, end mark included, in micro-batches.
+
+        Raises:
+            DataError: A conversation is longer than the model reads.
+        """
+        examples = [self._encoder.encode(conversation) for conversation in conversations]
+        lengths = [len(example.input_ids) for example in examples]
+        self._check_room([(n, c.origin) for n, c in zip(lengths, conversations, strict=True)])
+        flattened = family_of(self._model.config).flattened
+        collate = flatten if flattened else pad
+        for chosen in plan_micro_batches(lengths, MICRO_BATCH_TOKENS, padded=not flattened):
+            batch = collate([examples[index] for index in chosen]).to(self._model.device)
+            with self._at_work():
+                nats = example_nats(self._model, batch).tolist()
+            for index, value in zip(chosen, nats, strict=True):
+                utf8_bytes = _answer_bytes(conversations[index])
+                yield index, Likelihood(value, examples[index].trained_tokens, utf8_bytes)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Evaluation mode, no gradients, the adapter on or off; everything is put back afterwards."""
+        was_training = self._model.training
+        trainable = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+        self._model.eval()
+        try:
+            # Not inference_mode: a buffer that a model refreshes in there could never be trained through again.
+            with torch.no_grad():
+                if isinstance(self._model, PeftModel) and not self._adapter:
+                    with self._model.disable_adapter():
+                        yield
+                else:
+                    yield
+        finally:
+            self._model.train(was_training)
+            for parameter in self._model.parameters():
+                parameter.requires_grad_(requires_grad=False)
+            for parameter in trainable:
+                parameter.requires_grad_()
+
+    def _continue(self, rows: Sequence[Sequence[int]], limit: int) -> list[list[int]]:
+        """Generate up to ``limit`` ids after each row, padded behind a stop id."""
+        width = max(len(row) for row in rows)
+        input_ids = torch.tensor(
+            [[0] * (width - len(row)) + list(row) for row in rows], device=self._model.device
+        )
+        mask = torch.tensor(
+            [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device
+        )
+        stops = sorted(self._encoder.stop_ids)
+        config = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=limit,
+            eos_token_id=stops or None,
+            pad_token_id=stops[0] if stops else 0,
+            use_cache=True,
+        )
+        model = self._model.get_base_model() if isinstance(self._model, PeftModel) else self._model
+        own, model.generation_config = (
+            model.generation_config,
+            GenerationConfig(),
+        )  # its temperature etc. would leak in
+        try:
+            with self._at_work():
+                output = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)
+        finally:
+            model.generation_config = own
+        ids: list[list[int]] = output[:, width:].tolist()
+        return ids
+
+    def _generation(self, ids: Sequence[int]) -> Generation:
+        end = next((at for at, token in enumerate(ids) if token in self._encoder.stop_ids), None)
+        if end is None:
+            return Generation(self._encoder.decode_answer(ids), len(ids), stopped=False)
+        return Generation(self._encoder.decode_answer(ids[:end]), end + 1, stopped=True)
+
+    def _room(self, prompt_tokens: int, max_new_tokens: int) -> int:
+        context = _context_tokens(self._model)
+        return max_new_tokens if context is None else min(max_new_tokens, context - prompt_tokens)
+
+    def _check_room(self, sizes: Sequence[tuple[int, str]]) -> None:
+        context = _context_tokens(self._model)
+        if context is None:
+            return
+        problems = [
+            Problem(f"needs {tokens} tokens, {self.name} reads {context}", where, cure="shorten it")
+            for tokens, where in sizes
+            if tokens > context
+        ]
+        if problems:
+            raise DataError.collect(problems[:SHOWN_PROBLEMS])
+
+
+def _context_tokens(model: PreTrainedModel | PeftModel) -> int | None:
+    """Most tokens that the model has positions for; None where there is no limit (ALiBi)."""
+    limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    return limit
+
+
+def _answer_bytes(conversation: Conversation) -> int:
+    answers = (m.content for m in conversation.messages if m.role == "assistant" and m.train)
+    return sum(len(answer.encode("utf-8")) for answer in answers)
+
+
+def _excerpt(messages: Sequence[Message]) -> str:
+    text = " ".join(messages[-1].content.split())
+    return f"prompt '{text[:40]}...'" if len(text) > 40 else f"prompt '{text}'"
+
+
+def _hash_tensors(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(memoryview(raw.numpy()))
+    return digest.hexdigest()
+
+
+ENGINE = EngineKind("transformers", "a model or adapter on this machine, in process", TransformersEngine)

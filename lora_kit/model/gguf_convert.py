@@ -1,0 +1,78 @@
+"""A GGUF file inside an installed package becomes a model folder, once, in the cache.
+
+What is fine-tuned is the dequantized model: GGUF's 4-bit numbers are turned into float32 exactly, and every later
+step (fingerprint, merge, evaluation) speaks of those.
+"""
+
+import importlib.util
+from pathlib import Path
+
+from lora_kit.errors import MachineError, ModelError
+from lora_kit.model.cache import build_folder
+from lora_kit.model.fingerprint import file_sha256
+from lora_kit.model.gguf_file import check_gguf
+from lora_kit.model.quiet import quiet_libraries
+
+CONVERTER = "1"  # raise it when the files that convert() writes change
+
+
+def find_in_package(package: str, file: str) -> Path:
+    """Find a file inside an installed package without importing the package.
+
+    Raises:
+        ModelError: The package is not installed, or has no such file.
+    """
+    where = f"package:{package}/{file}"
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"no installed package '{package}'", where=where, cure=f"pip install {package}")
+    for location in spec.submodule_search_locations:
+        root = Path(location).resolve()
+        path = (root / file).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            return path
+    raise ModelError(f"the package '{package}' has no file '{file}'", where=where, cure="correct base.model")
+
+
+def converted_folder(path: Path, *, cache: Path) -> Path:
+    """Return the folder with the float32 safetensors and the tokenizer of a GGUF file, converting it if need be.
+
+    The folder is found by the file's content: moving or reinstalling the file does not convert it again.
+
+    Raises:
+        ModelError: The file is not a model that can be converted.
+        MachineError: The cache can't be written.
+    """
+    from importlib.metadata import version
+
+    check_gguf(path)
+    digest = file_sha256(path, cache=cache)
+    name = f"{path.stem}-{digest[:16]}-v{CONVERTER}-transformers-{version('transformers')}"
+    return build_folder(cache / "bases" / name, lambda folder: convert(path, folder))
+
+
+def convert(path: Path, folder: Path) -> None:
+    """Write config.json, model.safetensors (float32) and the tokenizer files of a checked GGUF file.
+
+    Raises:
+        ModelError: transformers can't make sense of the file.
+        MachineError: Not enough memory.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
+    try:
+        with quiet_libraries():
+            model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **place)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, **place)
+            # GGUF's quantizer stays attached and refuses to be saved; the weights are dense by now.
+            model.hf_quantizer = None
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(folder, max_shard_size="2GB")
+            tokenizer.save_pretrained(folder)
+    except MemoryError as error:
+        raise MachineError("not enough memory to convert the model", where=str(path)) from error
+    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"transformers can't convert it: {error}", where=str(path)) from error

@@ -1,0 +1,138 @@
+"""The schema as a flat table of dotted keys, and the words for it.
+
+One table feeds the error messages, the overrides, the cross-field rules and the
+README's reference, so that they all say the same of a key.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from lora_kit.recipe.schema import LARGEST, Recipe, Spec
+from lora_kit.registry import did_you_mean
+
+_SECRET = re.compile(r"api_?key|secret|passw|credential|(^|_)token$", re.IGNORECASE)
+_ALONE = "a recipe stands alone: copy the keys in"
+_ELSEWHERE = {
+    "include": _ALONE,
+    "includes": _ALONE,
+    "extends": _ALONE,
+    "import": _ALONE,
+    "imports": _ALONE,
+    "defaults": _ALONE,
+    "output_dir": "the run directory is given on the command line: --run-dir DIR",
+    "run_dir": "the run directory is given on the command line: --run-dir DIR",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the recipe.
+
+    Args:
+        name: Dotted: ``train.steps``.
+        expected: What it takes, in words: ``an integer >= 1``.
+        kinds: JSON types that it takes: ``integer``, ``null`` ...
+        choices: The words that it takes; empty if it is free.
+        default: Its default; None where there is none.
+        required: Whether it must be given.
+        meaning: Its description.
+    """
+
+    name: str
+    expected: str
+    kinds: frozenset[str]
+    choices: tuple[str, ...]
+    default: Any
+    required: bool
+    meaning: str
+
+
+def sections() -> dict[str, type[Spec]]:
+    """Return the sections of a recipe by name, in the order of the schema."""
+    annotations = {name: field.annotation for name, field in Recipe.model_fields.items()}
+    return {
+        name: kind for name, kind in annotations.items() if isinstance(kind, type) and issubclass(kind, Spec)
+    }
+
+
+@cache
+def all_keys() -> dict[str, Key]:
+    """Return every key by its dotted name, in the order of the schema."""
+    table = {}
+    owners: dict[str, type[Spec]] = {"": Recipe} | sections()
+    for section, spec in owners.items():
+        properties = spec.model_json_schema()["properties"]
+        for leaf, model_field in spec.model_fields.items():
+            if not section and leaf in owners:
+                continue
+            name = f"{section}.{leaf}".lstrip(".")
+            options = _options(properties[leaf])
+            required = model_field.is_required()
+            table[name] = Key(
+                name=name,
+                expected=" or ".join(_words(option) for option in options),
+                kinds=frozenset(str(option["type"]) for option in options),
+                choices=tuple(choice for option in options for choice in option.get("enum", ())),
+                default=None if required else model_field.default,
+                required=required,
+                meaning=model_field.description or "",
+            )
+    return table
+
+
+def _options(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(schema.get("anyOf", [schema]))
+
+
+def _words(schema: Mapping[str, Any]) -> str:
+    """Say what a JSON Schema of one type takes."""
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    if "pattern" in schema:  # only names have one
+        return "a name of at most 64 letters, digits, '.', '_' and '-'"
+    if schema["type"] == "array":
+        return f"a list of {_words(schema['items'])}"
+    words = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text"}
+    marks = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    # LARGEST only keeps absurd numbers away from the libraries below: no need to read it beside every key
+    limits = [
+        f"{mark} {schema[name]}" for name, mark in marks.items() if schema.get(name, LARGEST) != LARGEST
+    ]
+    return f"{words.get(schema['type'], schema['type'])} {' and '.join(limits)}".strip()
+
+
+def unknown_key(name: str) -> tuple[str, str]:
+    """Say what is wrong with a dotted name that is no key, and the cure; its value is never shown."""
+    section, _, leaf = name.rpartition(".")
+    found = f"unknown key '{leaf}'" + (f" in {section}" if section else "")
+    if _SECRET.search(leaf):
+        return found, "recipes are stored with every run: keep secrets in environment variables, never here"
+    if leaf in _ELSEWHERE:
+        return found, _ELSEWHERE[leaf]
+    if name in all_keys():  # one line of YAML with a dot in it
+        return f"unknown key '{name}'", f"write '{leaf}' inside the section '{section}'"
+    return found, _suggestion(section, leaf)
+
+
+def _suggestion(section: str, leaf: str) -> str:
+    names = list(all_keys())
+    siblings = (
+        [*sections(), "name"]
+        if not section
+        else [key.rpartition(".")[2] for key in names if _in(key, section)]
+    )
+    if near := did_you_mean(leaf, siblings):
+        return near
+    elsewhere = [key for key in names if key.rpartition(".")[2] == leaf]
+    if elsewhere:
+        return f"did you mean '{elsewhere[0]}'?"
+    if siblings:
+        return f"known: {', '.join(siblings)}"
+    return did_you_mean(f"{section}.{leaf}", names) or f"known sections: {', '.join(sections())}"
+
+
+def _in(key: str, section: str) -> bool:
+    return key.rpartition(".")[0] == section

@@ -1,0 +1,100 @@
+"""The run as numbers, before it starts: which rows at which step, which rate, when to save.
+
+Everything here is a pure function of recipe and row count. No sampler, scheduler
+or random state has to be saved: a resumed run asks the same plan for the same step.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import NamedTuple
+
+from lora_kit.data.plan_batches import epoch_windows
+from lora_kit.recipe.schema import TrainSpec
+
+
+class Window(NamedTuple):
+    """The rows of one optimizer step.
+
+    Args:
+        epoch: Pass over the rows, from 0.
+        rows: Indices into the training examples.
+    """
+
+    epoch: int
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """What happens at each step 1..steps.
+
+    Args:
+        steps: Optimizer steps in all.
+        rows: Training examples.
+        has_validation: Whether there are rows to validate on.
+        spec: The recipe's training section.
+    """
+
+    steps: int
+    rows: int
+    has_validation: bool
+    spec: TrainSpec
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Optimizer steps in one pass; the last of a pass may hold fewer rows."""
+        return math.ceil(self.rows / self.spec.batch_size)
+
+    def window(self, step: int) -> Window:
+        """Rows of ``step`` (1-based)."""
+        epoch, index = divmod(step - 1, self.windows_per_epoch)
+        return Window(epoch, _windows(self.spec.seed, epoch, self.rows, self.spec.batch_size)[index])
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up to the peak, then decay.
+
+        The first step after the warm-up has the full rate, and the rate would be zero
+        one step after the last, so that no step is spent on a zero update.
+        """
+        spec = self.spec
+        if step <= spec.warmup_steps:
+            return spec.learning_rate * step / spec.warmup_steps
+        progress = (step - 1 - spec.warmup_steps) / (self.steps - spec.warmup_steps)
+        if spec.schedule == "cosine":
+            return spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+        if spec.schedule == "linear":
+            return spec.learning_rate * (1.0 - progress)
+        return spec.learning_rate
+
+    def validates(self, step: int) -> bool:
+        """Whether the held-out loss is measured after ``step``."""
+        every = self.spec.validate_every
+        return self.has_validation and (step == self.steps or (every is not None and step % every == 0))
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is committed after ``step``; always where the best one may be."""
+        return step == self.steps or step % self.spec.save_every == 0 or self.validates(step)
+
+    def dropout_seed(self, step: int, process: int) -> int:
+        """Seed of the dropout masks of ``step``, so that no random state needs saving."""
+        text = f"lora_kit dropout {self.spec.seed} {step} {process}"
+        return int.from_bytes(sha256(text.encode()).digest()[:7], "big")
+
+
+@lru_cache(maxsize=2)
+def _windows(seed: int, epoch: int, rows: int, batch_size: int) -> list[tuple[int, ...]]:
+    return epoch_windows(seed=seed, epoch=epoch, rows=rows, batch_size=batch_size)
+
+
+def plan_training(spec: TrainSpec, *, rows: int, has_validation: bool) -> TrainPlan:
+    """Resolve steps and epochs into the number of steps.
+
+    Args:
+        spec: The recipe's training section.
+        rows: Training examples, at least one.
+        has_validation: Whether there are rows to validate on.
+    """
+    steps = spec.steps or math.ceil(rows / spec.batch_size) * (spec.epochs or 1)
+    return TrainPlan(steps, rows, has_validation, spec)

@@ -1,0 +1,121 @@
+"""One optimizer step over a window of examples.
+
+Each micro-batch gives a sum of nats; the only division, by the window's trained
+tokens, happens here. So any split of the window into micro-batches or processes
+gives the same gradient (means of micro-batch means do not: the error was 107 %
+of the gradient on four uneven rows).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lora_kit.data.collate import MicroBatch
+from lora_kit.errors import DivergedError
+from lora_kit.model.forward import example_nats, sum_nats
+
+
+class StepResult(NamedTuple):
+    """What one step measured.
+
+    Args:
+        loss: Nats per trained token over the window.
+        grad_norm: Global norm before clipping.
+        trained_tokens: Targets in the window.
+        total_tokens: Tokens in the window, prompts included.
+    """
+
+    loss: float
+    grad_norm: float
+    trained_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stepper:
+    """What stays the same from step to step.
+
+    Args:
+        model: The model with its adapter.
+        parameters: The adapter's matrices.
+        optimizer: AdamW over them.
+        accelerator: Device and processes.
+        max_grad_norm: Clip to this global norm; None for no clipping.
+    """
+
+    model: nn.Module
+    parameters: Sequence[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    max_grad_norm: float | None
+
+    def step(self, micro_batches: Sequence[MicroBatch]) -> StepResult:
+        """Update the adapter once.
+
+        Args:
+            micro_batches: The window's examples; this process computes its share.
+
+        Raises:
+            DivergedError: The loss or the gradient is not finite; nothing was updated.
+        """
+        trained = sum(len(batch.targets) for batch in micro_batches)
+        nats = self._accumulate(micro_batches, trained)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        result = StepResult(
+            nats / trained, float(norm), trained, sum(sum(batch.lengths) for batch in micro_batches)
+        )
+        if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise self._diverged(result, micro_batches)
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return result
+
+    def _accumulate(self, micro_batches: Sequence[MicroBatch], trained: int) -> float:
+        """Add up gradients and nats over micro-batches and processes; return the window's nats."""
+        share = micro_batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        nats = torch.zeros((), dtype=torch.float64)
+        self.model.train()
+        for batch in share:
+            loss = sum_nats(self.model, batch.to(self.accelerator.device))
+            self.accelerator.backward(loss.nats / trained)
+            nats += loss.nats.detach().double().cpu()
+        if self.accelerator.num_processes > 1:
+            self._reduce()
+            nats = self.accelerator.reduce(nats.to(self.accelerator.device), reduction="sum")
+        return float(nats)
+
+    def _reduce(self) -> None:
+        """Sum the gradients over the processes, in one message."""
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        flat: Tensor = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="sum")
+        for parameter, piece in zip(self.parameters, flat.split([g.numel() for g in grads]), strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+    def _diverged(self, result: StepResult, micro_batches: Sequence[MicroBatch]) -> DivergedError:
+        rows = [origin for batch in micro_batches for origin in self._bad_rows(batch)]
+        everyone = [origin for batch in micro_batches for origin in batch.origins]
+        names = ", ".join(rows or everyone)
+        return DivergedError(
+            f"the loss is {result.loss:g} and the gradient norm {result.grad_norm:g} on rows {names}",
+            cure="look at these rows, or lower train.learning_rate",
+        )
+
+    def _bad_rows(self, batch: MicroBatch) -> list[str]:
+        """Origins of the rows whose own loss is not finite."""
+        nats = example_nats(self.model, batch.to(self.accelerator.device)).tolist()
+        return [origin for origin, value in zip(batch.origins, nats, strict=True) if not math.isfinite(value)]
+
+
+def validation_loss(model: nn.Module, micro_batches: Sequence[MicroBatch], accelerator: Accelerator) -> float:
+    """Nats per trained token over held-out rows: a sum over a sum, never a mean of means."""
+    model.eval()
+    nats = sum(float(example_nats(model, batch.to(accelerator.device)).sum()) for batch in micro_batches)
+    return nats / sum(len(batch.targets) for batch in micro_batches)

@@ -1,0 +1,181 @@
+"""What all tests share: tiny random models with a tokenizer, the shared data, a closed network, throw-away caches.
+
+The environment is set at import, because huggingface_hub and transformers read it when they are imported.
+"""
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="lora-kit-tests-"))
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HOME=str(SCRATCH / "hf"),
+    LORA_KIT_CACHE=str(SCRATCH / "lora_kit"),
+    MPLCONFIGDIR=str(SCRATCH / "matplotlib"),
+    XDG_CACHE_HOME=str(SCRATCH / "cache"),
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+for variable in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "LORA_KIT_FAILPOINT"):
+    os.environ.pop(variable, None)
+
+SPECIAL_TOKENS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TEXT_FOR_MERGES = [
+    "the quick brown fox jumps over the lazy dog and then the dog sleeps in the sun",
+    "what is the answer to this question? the answer is that there is no other answer",
+    "system user assistant instruction input response below is an instruction that describes a task",
+]
+SIZES: dict[str, dict[str, Any]] = {
+    "llama": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+    },
+    "gpt_neox": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+    },
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+}
+
+TinyFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums are added in one order: the same bits on any machine of the same kind."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to connect fails the test; nothing in lora_kit may swallow it, so it is no OSError."""
+
+    def refuse(_: socket.socket, address: object) -> None:
+        pytest.fail(f"a socket was opened to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real rows and references that are not part of the repository."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the shared data are not on this machine ({folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a byte-level BPE of 300 tokens; `<|im_start|>` and `<|im_end|>` are added tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(TEXT_FOR_MERGES, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        model_max_length=256,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    folder = tmp_path_factory.mktemp("tiny-tokenizer")
+    tokenizer.save_pretrained(folder, save_jinja_files=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> TinyFolder:
+    """Factory ``tiny_folder(family, seed=0, **config overrides)`` of model folders; the same call gives the same folder.
+
+    The folders are shared by the session: copy one before changing it.
+    """
+    made: dict[str, Path] = {}
+
+    def build(family: str, *, seed: int = 0, **overrides: Any) -> Path:
+        key = f"{family} {seed} {sorted(overrides.items())}"
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(f"tiny-{family}")
+            shutil.copytree(tiny_tokenizer, made[key], dirs_exist_ok=True)
+            save_random_model(made[key], family, seed, SIZES[family] | overrides)
+        return made[key]
+
+    return build
+
+
+def save_random_model(folder: Path, family: str, seed: int, sizes: dict[str, Any]) -> None:
+    """All weights are random, biases and norms too, and large enough that every mistake shows in the logits."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    defaults = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    config = AutoConfig.for_model(family, **(defaults | sizes))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            norm = any(part in name for part in ("norm", "ln_f")) and name.endswith("weight")
+            center = 1.0 if norm else 0.0
+            parameter.normal_(center, 0.15, generator=generator)
+    model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_folder: TinyFolder) -> Path:
+    """LLaMA, 2 layers, 4 heads with 2 key-value heads, tied head."""
+    return tiny_folder("llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_neox(tiny_folder: TinyFolder) -> Path:
+    """GPT-NeoX (Pythia), rotary on a quarter of each head, head of its own."""
+    return tiny_folder("gpt_neox")
+
+
+@pytest.fixture(scope="session")
+def tiny_bloom(tiny_folder: TinyFolder) -> Path:
+    """BLOOM, ALiBi positions, tied head."""
+    return tiny_folder("bloom")
+
+
+@pytest.fixture(params=["llama", "gpt_neox", "bloom"])
+def tiny_any(request: pytest.FixtureRequest, tiny_folder: TinyFolder) -> Iterator[Path]:
+    """Each of the three families in turn."""
+    return tiny_folder(request.param)
