@@ -5,6 +5,7 @@ each of them meets the same checks: the adapter's base by fingerprint, the
 tokenizer and template by theirs, and one encoder for all.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,18 @@ from lora_kit.model.adapter_inject import attach_adapter
 from lora_kit.model.base import BaseFiles, find_base
 from lora_kit.model.load import load_model
 from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
+
+MERGED_FILE = "lora_kit_merge.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,11 @@ def build_encoder(folder: Path, template: str, system: str | None) -> Encoder:
     """Make the one encoder of training, evaluation and chat from a folder's tokenizer."""
     tokenizer = load_tokenizer(folder)
     return Encoder(tokenizer, load_template(template, tokenizer, folder=folder), system)
+
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder that make up its tokenizer and chat template."""
+    return {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
 
 
 def open_target(target: str, *, device: str = "auto", base: str | None = None) -> Opened:
@@ -75,7 +93,9 @@ def finished_adapter(run: Path) -> Path:
     """
     folder = RunDir(run).adapter
     if not (folder / "adapter_config.json").is_file():
-        raise ModelError("the run has no adapter yet", where=str(run), cure=f"finish it: lora-kit train {run}")
+        raise ModelError(
+            "the run has no adapter yet", where=str(run), cure=f"finish it: lora-kit train {run}"
+        )
     return folder
 
 
@@ -113,11 +133,13 @@ def base_facts(saved: SavedAdapter) -> dict[str, Any]:
 
 
 def find_adapter_base(saved: SavedAdapter, base: str | None) -> BaseFiles:
-    """Find the adapter's base and compare fingerprints (peft loads onto any base of the same shape, silently)."""
+    """Find the adapter's base and compare fingerprints; peft takes any base of the same shape, silently."""
     facts = base_facts(saved)
     source = base or facts.get("source") or saved.config.get("base_model_name_or_path")
     if not source:
-        raise ModelError("the adapter does not say which base it belongs to", where=str(saved.folder), cure="pass --base")
+        raise ModelError(
+            "the adapter does not say which base it belongs to", where=str(saved.folder), cure="pass --base"
+        )
     files = find_base(BaseSpec(model=source, revision=None if base else facts.get("revision")))
     wanted = facts.get("fingerprint")
     if wanted is not None and wanted != files.fingerprint:
@@ -146,13 +168,8 @@ def adapter_encoder(saved: SavedAdapter) -> Encoder:
 
 def merged_provenance(folder: Path) -> dict[str, Any]:
     """What ``lora-kit merge`` wrote about a merged model; empty for any other folder."""
-    import json
-
     path = folder / MERGED_FILE
     if not path.is_file():
         return {}
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return facts
-
-
-MERGED_FILE = "lora_kit_merge.json"

@@ -16,6 +16,16 @@ FORMATS = Registry(
     RecipeError,
 )
 
+TEMPLATES = Registry(
+    "template",
+    {
+        "alpaca": "lora_kit.data.templates.alpaca:TEMPLATE",
+        "dolly": "lora_kit.data.templates.dolly:TEMPLATE",
+        "chatml": "lora_kit.data.templates.chatml:TEMPLATE",
+    },
+    RecipeError,
+)
+
 FAMILIES = Registry(
     "model family",
     {

@@ -12,21 +12,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lora_kit.artifacts.adapter import model_card, save_adapter
+from lora_kit.artifacts.adapter import save_adapter
 from lora_kit.artifacts.commit import write_file, write_json
 from lora_kit.artifacts.disk import require_free
+from lora_kit.artifacts.model_card import model_card
 from lora_kit.artifacts.run_dir import RunDir, open_run
-from lora_kit.assemble import Opened, build_encoder, open_adapter, open_target
+from lora_kit.assemble import Opened, build_encoder, open_adapter, open_target, tokenizer_files
 from lora_kit.data.encode import Encoder
 from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.merge import MergeReport, merge_adapter
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
-from lora_kit.harness.run import Results, evaluate
-from lora_kit.harness.suite import load_suite
-from lora_kit.model.adapter_inject import adapter_config, add_adapter
+from lora_kit.harness.results import Results
+from lora_kit.harness.run import evaluate
+from lora_kit.harness.suite import Suite, load_suite
+from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
 from lora_kit.model.base import BaseFiles, find_base
-from lora_kit.model.load import load_model
+from lora_kit.model.load import check_vocabulary, load_model
 from lora_kit.recipe.fingerprint import recipe_fingerprint, training_fingerprint
 from lora_kit.recipe.load import dump_recipe, load_resolved
 from lora_kit.recipe.schema import EvaluateSpec, Recipe
@@ -39,26 +41,44 @@ from lora_kit.train.runtime import build_accelerator, runtime_identity
 Progress = Callable[[int, int], None]
 
 
-def run_recipe(recipe: Recipe, run_path: Path, observer: Observer, *, allow_inexact: bool = False) -> dict[str, Any]:
-    """Do everything: train, evaluate on the recipe's suites, merge, report. Finished stages are not repeated."""
-    run = RunDir(run_path)
-    suites = [load_suite(name) for name in recipe.evaluate.suites]
-    done = [run.merged, run.adapter, *(run.evaluations / suite.name / "results.json" for suite in suites)]
-    nothing_to_do = all(path.exists() for path in done)
+def run_recipe(
+    recipe: Recipe, run_path: Path, observer: Observer, *, allow_inexact: bool = False
+) -> dict[str, Any]:
+    """Train, evaluate on the recipe's suites, merge, report; what is finished is not done again."""
+    run = RunDir(run_path.absolute())
     state = train_recipe(recipe, run_path, observer, allow_inexact=allow_inexact)
-    for name, suite in zip(recipe.evaluate.suites, suites, strict=True):
-        if not (run.evaluations / suite.name / "results.json").is_file():
+    nothing_to_do = True
+    for name in recipe.evaluate.suites:
+        if not _is_current(run, load_suite(name), recipe.evaluate):
             evaluate_target(str(run_path), name, recipe.evaluate, observer)
+            nothing_to_do = False
     if not run.merged.is_dir():
         merge_run(run_path, observer)
+        nothing_to_do = False
     write_report(run)
-    return {"run": str(run_path), "state": state, "report": str(run.report_html), "nothing_to_do": nothing_to_do}
+    return {
+        "run": str(run_path),
+        "state": state,
+        "report": str(run.report_html),
+        "nothing_to_do": nothing_to_do,
+    }
+
+
+def _is_current(run: RunDir, suite: Suite, spec: EvaluateSpec) -> bool:
+    """Whether results of this very suite, with these settings, are there already."""
+    results = read_results(run.path).get(suite.name)
+    if results is None or results["suite"]["fingerprint"] != suite.fingerprint:
+        return False
+    wanted = spec.model_dump(exclude={"suites"})
+    return {name: results["settings"].get(name) for name in wanted} == wanted
 
 
 # --- training -----------------------------------------------------------------------------------------------
 
 
-def train_recipe(recipe: Recipe, run_path: Path, observer: Observer, *, allow_inexact: bool = False) -> dict[str, Any]:
+def train_recipe(
+    recipe: Recipe, run_path: Path, observer: Observer, *, allow_inexact: bool = False
+) -> dict[str, Any]:
     """Train, or go on with a run that was cut, or say that it is finished.
 
     Returns:
@@ -78,7 +98,12 @@ def train_recipe(recipe: Recipe, run_path: Path, observer: Observer, *, allow_in
         write_file(run.recipe, dump_recipe(recipe).encode())
         bench = _prepare(recipe, run, observer)
         job = _build_job(recipe, run, bench, observer)
-        result = train(job, observer, allow_inexact=allow_inexact, on_diverged=lambda: _save_last_good(recipe, bench, job))
+        result = train(
+            job,
+            observer,
+            allow_inexact=allow_inexact,
+            on_diverged=lambda: _save_last_good(recipe, bench, job),
+        )
         observer.phase("saving the adapter")
         _save(recipe, bench, job, result, run.adapter)
         run.update_state(
@@ -130,6 +155,7 @@ def _build_job(recipe: Recipe, run: RunDir, bench: _Bench, observer: Observer) -
     model = load_model(
         bench.files, dtype=recipe.base.dtype, quantization=recipe.quantization, device=recipe.train.device
     )
+    check_vocabulary(bench.files, bench.encoder.tokenizer.hf.get_vocab())
     adapted = add_adapter(model, recipe.lora, family, seed=recipe.train.seed)
     plan = plan_training(recipe.train, rows=len(bench.data.train), has_validation=bool(bench.data.validation))
     trainable = sum(p.numel() * p.element_size() for p in adapted.parameters() if p.requires_grad)
@@ -154,8 +180,6 @@ def _build_job(recipe: Recipe, run: RunDir, bench: _Bench, observer: Observer) -
 
 
 def _save_last_good(recipe: Recipe, bench: _Bench, job: TrainJob) -> None:
-    from lora_kit.model.adapter_inject import adapter_tensors
-
     result = TrainResult(0, job.plan.steps, None, inexact=(), tensors=adapter_tensors(job.model))
     _save(recipe, bench, job, result, job.run.path / "last_good")
 
@@ -183,15 +207,18 @@ def _save(recipe: Recipe, bench: _Bench, job: TrainJob, result: TrainResult, fol
         "inexact": list(result.inexact),
         "runtime": runtime_identity(),
     }
+    metrics: dict[str, float] = {"Steps": result.steps, "Kept step": result.step}
+    if result.validation_loss is not None:
+        metrics["Held-out loss (nats per token)"] = result.validation_loss
     save_adapter(
         folder,
         tensors=result.tensors,
         config=adapter_config(job.model, recipe.base.model),
         provenance=provenance,
         files={
-            **bench.encoder.tokenizer.files(),
+            **tokenizer_files(bench.files.folder),
             "recipe.yaml": dump_recipe(recipe).encode(),
-            "README.md": model_card(provenance).encode(),
+            "README.md": model_card(provenance, metrics).encode(),
         },
     )
 
@@ -200,7 +227,13 @@ def _save(recipe: Recipe, bench: _Bench, job: TrainJob, result: TrainResult, fol
 
 
 def evaluate_target(
-    target: str, suite_name: str, spec: EvaluateSpec, observer: Observer, *, out: Path | None = None, base: str | None = None
+    target: str,
+    suite_name: str,
+    spec: EvaluateSpec,
+    observer: Observer,
+    *,
+    out: Path | None = None,
+    base: str | None = None,
 ) -> tuple[Path, Results]:
     """Score a run's adapter against its base, or a model alone, on a suite.
 
@@ -211,9 +244,16 @@ def evaluate_target(
     observer.phase(f"loading {target}")
     opened = open_target(target, base=base)
     folder = out or _evaluation_folder(target, opened, suite.name)
-    engines = [TransformersEngine("base", opened.model, opened.encoder, adapter=False)]
+    fingerprint = opened.files.fingerprint
+    engines = [
+        TransformersEngine("base", opened.model, opened.encoder, adapter=False, base_fingerprint=fingerprint)
+    ]
     if opened.adapter is not None:
-        engines.append(TransformersEngine("tuned", opened.model, opened.encoder, adapter=True))
+        engines.append(
+            TransformersEngine(
+                "tuned", opened.model, opened.encoder, adapter=True, base_fingerprint=fingerprint
+            )
+        )
     observer.phase(f"evaluating on suite {suite.name} ({len(suite.items)} prompts)")
     results = evaluate(engines, suite, spec, folder=folder, on_progress=observer.progress)
     write_json(folder / "results.json", results.to_json())
@@ -235,12 +275,16 @@ def merge_run(
     dtype: str | None = None,
     base: str | None = None,
 ) -> MergeReport:
-    """Merge a run's adapter into its base, checked on rows that the run did not train on where there are any."""
+    """Merge a run's adapter into its base, and check the result on real rows."""
     run = RunDir(target)
     is_run = (target / "run.json").is_file()
     folder = out or (run.merged if is_run else target.with_name(target.name + "-merged"))
     if folder.exists() and not force:
-        raise ModelError("there is a merged model already", where=str(folder), cure="pass --out DIR, or --force to replace it")
+        raise ModelError(
+            "there is a merged model already",
+            where=str(folder),
+            cure="pass --out DIR, or --force to replace it",
+        )
     adapter = run.adapter if is_run else target
     observer.phase(f"loading base and adapter {adapter}")
     opened = open_adapter(adapter, name=target.name, base=base)
@@ -252,9 +296,15 @@ def merge_run(
 def _check_rows(opened: Opened, count: int = 4, longest: int = 256) -> list[tuple[int, ...]]:
     """Rows to compare logits on: some of the training data if it is still there, else a suite's prompts."""
     assert opened.adapter is not None
-    recipe = load_resolved(opened.adapter.folder / "recipe.yaml") if (opened.adapter.folder / "recipe.yaml").is_file() else None
+    recipe = (
+        load_resolved(opened.adapter.folder / "recipe.yaml")
+        if (opened.adapter.folder / "recipe.yaml").is_file()
+        else None
+    )
     if recipe is not None and (recipe.data.train.startswith("sample:") or Path(recipe.data.train).is_file()):
-        few = recipe.data.model_copy(update={"limit": 4 * count, "validation": None, "validation_fraction": 0.0})
+        few = recipe.data.model_copy(
+            update={"limit": 4 * count, "validation": None, "validation_fraction": 0.0}
+        )
         examples = prepare_data(few, opened.encoder).train
         return [example.input_ids[:longest] for example in examples[:count]]
     items = load_suite("quickstart").items[:count]

@@ -1,4 +1,4 @@
-"""What all tests share: tiny random models with a tokenizer, the shared data, a closed network, throw-away caches.
+"""What all tests share: tiny random models with a tokenizer, the shared data, a closed network, own caches.
 
 The environment is set at import, because huggingface_hub and transformers read it when they are imported.
 """
@@ -31,7 +31,8 @@ for variable in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "LORA_KIT_FAILPOINT"
 
 SPECIAL_TOKENS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEXT_FOR_MERGES = [
@@ -123,7 +124,7 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -> TinyFolder:
-    """Factory ``tiny_folder(family, seed=0, **config overrides)`` of model folders; the same call gives the same folder.
+    """Factory ``tiny_folder(family, seed=0, **config overrides)`` of model folders; each is made once.
 
     The folders are shared by the session: copy one before changing it.
     """
@@ -141,7 +142,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) 
 
 
 def save_random_model(folder: Path, family: str, seed: int, sizes: dict[str, Any]) -> None:
-    """All weights are random, biases and norms too, and large enough that every mistake shows in the logits."""
+    """All weights are random, biases and norms too, and large enough that mistakes show in the logits."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -49,9 +49,10 @@ def test_functions_are_short_and_flat(path: Path) -> None:
         arguments = function.args.args + function.args.kwonlyargs + function.args.posonlyargs
         count = len([a for a in arguments if a.arg not in {"self", "cls"}])
         limit = 25 if "/cli/" in str(path) else 60
-        command = any("command" in ast.dump(d) for d in function.decorator_list)
-        if body_lines(function) > limit or (count > 6 and not command) or depth(function) > 3:
-            too_much.append(f"{function.name}: {body_lines(function)} lines, {count} parameters, {depth(function)} deep")
+        options = "/cli/" in str(path)  # there, a parameter is an option of a command
+        if body_lines(function) > limit or (count > 6 and not options) or depth(function) > 3:
+            sizes = f"{body_lines(function)} lines, {count} parameters, {depth(function)} deep"
+            too_much.append(f"{function.name}: {sizes}")
     assert not too_much
 
 
@@ -72,7 +73,8 @@ def test_no_drawer_for_odds_and_ends() -> None:
 
 
 def test_every_package_says_what_it_is() -> None:
-    silent = [relative(path) for path in FILES if ast.get_docstring(ast.parse(path.read_text("utf-8"))) is None]
+    documented = {path: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in FILES}
+    silent = [relative(path) for path, text in documented.items() if text is None]
     assert not silent
 
 

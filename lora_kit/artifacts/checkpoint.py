@@ -15,13 +15,8 @@ from typing import Any
 import torch
 
 from lora_kit.artifacts.commit import committed_dir, discard, failpoint, write_json
-from lora_kit.artifacts.manifest import (
-    MANIFEST,
-    file_sha256,
-    read_manifest,
-    read_object,
-    verify_dir,
-)
+from lora_kit.artifacts.disk import disk_errors
+from lora_kit.artifacts.manifest import MANIFEST, file_sha256, read_manifest, read_object, verify_dir
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.artifacts.tensor_file import (
     nonfinite_names,
@@ -49,7 +44,6 @@ _HEADROOM_BYTES = 1 << 20
 # Which error a differing identity key is; every other key describes the machine.
 _ERRORS: dict[str, tuple[type[LoraKitError], str]] = {
     "training_fingerprint": (RecipeError, "undo the change in the recipe, or choose another --run-dir"),
-    "recipe_fingerprint": (RecipeError, "undo the change in the recipe, or choose another --run-dir"),
     "data_fingerprint": (DataError, "put the data back as they were, or choose another --run-dir"),
     "base_fingerprint": (ModelError, "use the base that the run began with, or choose another --run-dir"),
     "encoder_fingerprint": (ModelError, "use the tokenizer and template that the run began with"),
@@ -114,15 +108,20 @@ def save_checkpoint(run: RunDir, state: CheckpointState) -> Path:
         failpoint("checkpoint.after_optimizer")
         write_json(folder / PROGRESS, {"inexact": state.inexact, "progress": state.progress})
         failpoint("checkpoint.after_state")
-    failpoint("checkpoint.after_commit")
+    with disk_errors(target):
+        failpoint("checkpoint.after_commit")
+        _require_readable(target)
+        failpoint("checkpoint.after_verify")
+        for step in saved_steps(run):
+            if step > state.step:
+                discard(run.checkpoints / step_name(step))
+    return target
+
+
+def _require_readable(target: Path) -> None:
     problems = verify_dir(target)
     if problems:
         raise MachineError(f"reads back otherwise than written: {problems[0]}", where=str(target))
-    failpoint("checkpoint.after_verify")
-    for step in saved_steps(run):
-        if step > state.step:
-            discard(run.checkpoints / step_name(step))
-    return target
 
 
 def _require_finite(state: CheckpointState) -> None:

@@ -1,8 +1,8 @@
 """metrics.jsonl: one line a step, appended whole or not at all.
 
-A checkpoint records the log's offset after ``sync``; a resume truncates to it and
-writes the same lines again, so that the log of a cut run equals the unbroken one but
-for the fields that read the clock.
+A checkpoint records the log's offset (in lines) after ``sync``; a resume truncates to
+it and writes the same lines again, so that the log of a cut run equals the unbroken one
+but for the fields that read the clock.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._lines = 0
 
     def _open(self) -> int:
         if self._descriptor is None:
@@ -36,17 +37,19 @@ class MetricsLog:
             self._descriptor = os.open(self.path, flags, 0o666)
             content = self.path.read_bytes()
             os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
+            self._lines = content.count(b"\n")
         return self._descriptor
 
     @property
     def offset(self) -> int:
-        """Bytes of whole lines so far.
+        """Lines so far. Not bytes: the clock's fields change a line's length, and a checkpoint must not.
 
         Raises:
             MachineError: The file can't be opened.
         """
         with disk_errors(self.path):
-            return os.fstat(self._open()).st_size
+            self._open()
+            return self._lines
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one line; it survives the process's death, and after ``sync`` the machine's.
@@ -57,9 +60,9 @@ class MetricsLog:
         """
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         data = line.encode("utf-8", "backslashreplace")
-        start = self.offset
         with disk_errors(self.path, needed_bytes=len(data)):
             descriptor = self._open()
+            start = os.fstat(descriptor).st_size
             try:
                 failpoint("metrics.before_line")
                 written = 0
@@ -68,6 +71,7 @@ class MetricsLog:
             except BaseException:
                 os.ftruncate(descriptor, start)
                 raise
+            self._lines += 1
             failpoint("metrics.after_line")
 
     def sync(self) -> None:
@@ -84,21 +88,22 @@ class MetricsLog:
         """Cut the lines after a checkpoint, which the resumed run writes again.
 
         Args:
-            offset: Bytes to keep; an offset that ``offset`` gave.
+            offset: Lines to keep, as ``offset`` gave it when the checkpoint was saved.
 
         Raises:
-            MachineError: The log is shorter than that, or the offset is inside a line: it was changed.
+            MachineError: The log has fewer lines: it was changed.
         """
         with disk_errors(self.path):
             descriptor = self._open()
-            whole = os.fstat(descriptor).st_size >= offset
-            if not whole or (offset and os.pread(descriptor, 1, offset - 1) != b"\n"):
+            lines = self.path.read_bytes().split(b"\n")[:-1]
+            if len(lines) < offset:
                 raise MachineError(
-                    f"does not have the {offset} bytes of lines that the checkpoint counts: it was changed",
+                    f"has {len(lines)} lines, the checkpoint was saved after {offset}",
                     where=str(self.path),
                     cure="restore the file, or choose another --run-dir",
                 )
-            os.ftruncate(descriptor, offset)
+            os.ftruncate(descriptor, sum(len(line) + 1 for line in lines[:offset]))
+            self._lines = offset
             failpoint("metrics.after_truncate")
 
     def close(self) -> None:

@@ -42,12 +42,12 @@ def markdown_text(value: object) -> str:
     return _MARKDOWN.sub(r"\\\1", html.escape(visible, quote=False))
 
 
-def model_card(provenance: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def model_card(provenance: Mapping[str, Any], metrics: Mapping[str, Any] | None = None) -> str:
     """Write the card.
 
     Args:
         provenance: As ``save_adapter`` takes it; missing parts are left out.
-        metrics: What to show in the table of results, name to number or text.
+        metrics: What to show in the table of results, name to number or text; None: no table.
 
     Returns:
         Markdown with a YAML front matter, as the Hugging Face Hub reads it.

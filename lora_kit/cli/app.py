@@ -49,7 +49,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     json_errors: Annotated[bool, typer.Option("--json-errors", help="Print errors as JSON objects.")] = False,
 ) -> None:
-    """Options of every command; ``run`` reads debug and json_errors before parsing, so that they cover parse errors."""
+    """Options of every command; ``run`` reads the last two itself, so that they cover parse errors too."""
 
 
 def run(argv: list[str]) -> int:
@@ -79,11 +79,15 @@ def _as_known(error: BaseException) -> LoraKitError | None:
     if isinstance(error, LoraKitError):
         return error
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
-        return InterruptedRunError("interrupted", signal_number=2, cure="what was committed is intact; run it again to go on")
+        return InterruptedRunError(
+            "interrupted", signal_number=2, cure="what was committed is intact; run it again to go on"
+        )
     if isinstance(error, click.ClickException):
         return RecipeError(error.format_message().rstrip("."), cure="see lora-kit --help")
     if isinstance(error, MemoryError):
-        return MachineError("out of memory", cure="lower train.micro_batch_tokens or data.max_tokens, or take a smaller base")
+        return MachineError(
+            "out of memory", cure="lower train.micro_batch_tokens or data.max_tokens, or take a smaller base"
+        )
     if isinstance(error, Exception):
         return _bug(error)
     return None
@@ -91,7 +95,9 @@ def _as_known(error: BaseException) -> LoraKitError | None:
 
 def _bug(error: Exception) -> LoraKitError:
     """A mistake of ours: the traceback goes to a file, the user gets its name."""
-    with tempfile.NamedTemporaryFile("w", prefix="lora_kit-", suffix=".txt", delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="lora_kit-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
         file.write(f"lora_kit {__version__}, Python {sys.version}\n")
         traceback.print_exception(error, file=file)
     return LoraKitError(

@@ -29,7 +29,7 @@ def report_error(error: LoraKitError, *, json_errors: bool = False) -> None:
     if len(lines) == 1:
         messages.out(f"lora_kit: error: {lines[0]}", highlight=False)
         return
-    messages.out(f"lora_kit: error: {len(lines)} problems", highlight=False)
+    messages.out("lora_kit: error: several problems:", highlight=False)
     for line in lines:
         messages.out(f"  {line}", highlight=False)
 

@@ -12,7 +12,9 @@ def evaluate_command(
     target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, an adapter folder, or a model.")],
     suite: Annotated[str, typer.Option("--suite", help="Name or file of the suite.")] = "quickstart",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for results.json.")] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")
+    ] = None,
     *,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest generated answer.")] = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts that are answered at once.")] = 16,

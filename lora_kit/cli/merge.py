@@ -11,7 +11,9 @@ from lora_kit.cli.console import console, emit_json
 def merge_command(
     target: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or an adapter folder.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; default: RUN/merged.")] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option("--dtype", help="Number type of the merged weights; default: the one trained with."),
@@ -31,9 +33,9 @@ def merge_command(
         return
     console.print(
         f"merged {report.modules} layers into {report.folder} ({report.dtype})\n"
-        f"largest logit difference to base + adapter: {report.max_logit_difference:.3g} "
-        f"(largest logit {report.max_logit:.3g}), same most likely token at {report.greedy_agreement:.2%} "
-        f"of {report.tokens} positions",
+        f"largest logit difference to base + adapter: {report.logits.max_logit_difference:.3g} "
+        f"(largest logit {report.logits.max_logit:.3g}), same most likely token at "
+        f"{report.logits.greedy_agreement:.2%} of {report.logits.tokens} positions",
         markup=False,
         soft_wrap=True,
     )

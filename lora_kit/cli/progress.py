@@ -1,4 +1,4 @@
-"""Shows a run while it goes: a bar with loss, speed, time left and memory on a terminal, plain lines elsewhere."""
+"""Shows a run while it goes: loss, speed, time left and memory, as a bar or, outside a terminal, as lines."""
 
 import time
 from collections.abc import Iterator

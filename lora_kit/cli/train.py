@@ -10,12 +10,22 @@ from lora_kit.cli.console import console, emit_json, messages
 if TYPE_CHECKING:
     from lora_kit.recipe.schema import Recipe
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, a shipped recipe's name, or a run.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as train.learning_rate=1e-4.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, a shipped recipe's name, or a run.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as train.learning_rate=1e-4.")
+]
 RunPath = Annotated[Path | None, typer.Option("--run-dir", help="Default: runs/<name>-<fingerprint>.")]
-Outside = Annotated[list[Path] | None, typer.Option("--allow-outside", help="Directory that the recipe's paths may lead into.")]
+Outside = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-outside", help="Directory that the recipe's paths may lead into."),
+]
 Inexact = Annotated[
-    bool, typer.Option("--allow-inexact-resume", help="Go on with other versions, threads or hardware; marks the run.")
+    bool,
+    typer.Option(
+        "--allow-inexact-resume", help="Go on with other versions, threads or hardware; marks the run."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
@@ -69,7 +79,11 @@ def run_command(
         show_results(result)
     if outcome["nothing_to_do"]:
         messages.print("The run was finished already; nothing was done again.", markup=False)
-    console.print(f"run:    {path}\nreport: {outcome['report']}\nchat:   lora-kit chat {path}", markup=False, soft_wrap=True)
+    console.print(
+        f"run:    {path}\nreport: {outcome['report']}\nchat:   lora-kit chat {path}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _load(
@@ -83,7 +97,10 @@ def _load(
     if (Path(name) / "recipe.yaml").is_file():
         if overrides:
             raise RecipeError(
-                "a run's recipe does not change", where=name, key=overrides[0], cure="start from the recipe file instead"
+                "a run's recipe does not change",
+                where=name,
+                key=overrides[0],
+                cure="start from the recipe file instead",
             )
         return load_resolved(Path(name) / "recipe.yaml"), run_dir or Path(name)
     recipe = load_recipe(name, overrides or (), allow_outside=allow_outside or ())

@@ -5,13 +5,17 @@ field that it reads; what it can't use is an error that names row and field,
 never a ``None`` or a ``str(...)``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from lora_kit.data.strict_json import kind_of
 from lora_kit.data.types import Conversation, Message, Role, Row
-from lora_kit.errors import DataError
+from lora_kit.errors import DataError, Problem
 from lora_kit.registry import did_you_mean
+
+Convert = Callable[[Row], list[Conversation]]
+Options = Mapping[str, str | tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,11 @@ class Format:
         optional: Fields that a row may have; null counts as absent.
         answer: Field that holds what is learned; problems found later name it.
         convert: Row to conversations; raises a DataError that names the row's origin and the field.
+        asks: Whether rows hold a question, so that a blank one is worth a count.
+        options: What `data.options` may say: a word of the choices, or a list of words where there are none.
+        configured: Those options to the `convert` that follows them.
+        join: Rows to rows, where one conversation is spread over several; broken ones go to the callback.
+        count: What else of a row the report counts.
     """
 
     name: str
@@ -32,7 +41,12 @@ class Format:
     required: tuple[str, ...]
     optional: tuple[str, ...]
     answer: str
-    convert: Callable[[Row], list[Conversation]]
+    convert: Convert
+    asks: bool = True
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    configured: Callable[[Options], Convert] | None = None
+    join: Callable[[Iterable[Row], Callable[[Problem], None]], Iterator[Row]] | None = None
+    count: Callable[[Row], Mapping[str, int]] | None = None
 
 
 def text_field(row: Row, name: str) -> str:
@@ -77,6 +91,32 @@ def list_field(row: Row, name: str) -> list[object]:
     return value
 
 
+def object_item(value: object, *, where: str, key: str) -> dict[str, Any]:
+    """Return an element of a list that must be an object.
+
+    Raises:
+        DataError: It isn't.
+    """
+    if isinstance(value, dict):
+        return value
+    raise DataError(f"must be an object, found {kind_of(value)}", where=where, key=key)
+
+
+def train_flag(turn: Mapping[str, Any], *, where: str, key: str) -> bool:
+    """Say whether a turn is to be learned: its ``train`` or ``weight``, true if it has neither.
+
+    Raises:
+        DataError: Neither true, false, 1 nor 0.
+    """
+    for name in ("train", "weight"):
+        value = turn.get(name)
+        if value is not None:
+            if value not in (0, 1):
+                raise DataError("must be true or false (or 1 or 0)", where=where, key=f"{key}.{name}")
+            return bool(value)
+    return True
+
+
 def role_of(value: object, names: Mapping[str, Role], *, where: str, key: str) -> Role:
     """Translate a name for a speaker.
 
@@ -93,24 +133,30 @@ def role_of(value: object, names: Mapping[str, Role], *, where: str, key: str) -
     )
 
 
-def checked_turns(messages: Sequence[Message], *, where: str, key: str) -> tuple[Message, ...]:
+def checked_turns(
+    messages: Sequence[Message], *, where: str, key: str, first: int = 0
+) -> tuple[Message, ...]:
     """Return the messages if they are [system], then user and assistant in turn, the assistant last.
+
+    Args:
+        messages: At least one.
+        where: The row's origin.
+        key: The field that holds the turns.
+        first: Number of the first message in that field; -1 if it comes from elsewhere.
 
     Raises:
         DataError: Another order; names the turn, counted from 0 as in the file.
     """
     wanted: Role = "user"
     for index, message in enumerate(messages):
+        place = f"{key}[{index + first}]"
         if message.role == wanted:
             wanted = "assistant" if wanted == "user" else "user"
         elif message.role != "system":
-            found = f"turn is from {message.role}, expected {wanted}"
-            raise DataError(found, where=where, key=f"{key}[{index}]")
+            raise DataError(f"turn is from {message.role}, expected {wanted}", where=where, key=place)
         elif index:
-            raise DataError(
-                "system message in the middle", where=where, key=f"{key}[{index}]", cure="put it first"
-            )
+            raise DataError("system message in the middle", where=where, key=place, cure="put it first")
     if messages[-1].role != "assistant":
         found = f"the last turn is from {messages[-1].role}: there is no answer to learn"
-        raise DataError(found, where=where, key=f"{key}[{len(messages) - 1}]")
+        raise DataError(found, where=where, key=f"{key}[{len(messages) - 1 + first}]")
     return tuple(messages)

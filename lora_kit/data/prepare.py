@@ -12,15 +12,15 @@ from typing import Protocol
 
 from lora_kit.data.account import Account, DataReport, measure
 from lora_kit.data.checks import Problems
-from lora_kit.data.gather import Gatherer, PlannedRow
+from lora_kit.data.gather import Gatherer, Planned, PlannedRow
 from lora_kit.data.sources import source_sha256
-from lora_kit.data.truncate import cut_prompt
+from lora_kit.data.truncate import cut_prompts
 from lora_kit.data.types import Conversation, Example
 from lora_kit.errors import DataError, Problem
 from lora_kit.recipe.schema import DataSpec
 
 Progress = Callable[[int, int], None]
-_PROGRESS_EVERY = 64
+_BATCH_ROWS = 256
 
 
 class ConversationEncoder(Protocol):
@@ -30,8 +30,8 @@ class ConversationEncoder(Protocol):
     def fingerprint(self) -> str:
         """Tokenizer, template and system prompt, 64 hex."""
 
-    def encode(self, conversation: Conversation) -> Example:
-        """Turn a conversation into ids and flags."""
+    def try_encode_many(self, conversations: Sequence[Conversation]) -> list[Example | Problem]:
+        """Turn conversations into ids and flags; one that can't be encoded becomes a problem in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def prepare_data(
         account=account,
         format=gatherer.format.name,
         sources=tuple(
-            {"role": role, "file": str(path), "sha256": source_sha256(path)} for role, path in files
+            {"role": role, "file": path.name, "sha256": source_sha256(path)} for role, path in gatherer.files
         ),
         encoder_fingerprint=encoder.fingerprint,
         train_rows=len(desk.train),
@@ -104,47 +104,57 @@ class _Desk:
 
     def encode(self, rows: Sequence[PlannedRow], on_progress: Progress | None) -> None:
         """Encode what the policies keep, and settle every row in the books."""
-        total = sum(len(row.conversations) for row in rows)
-        done = 0
+        planned = [one for row in rows for one in row.conversations if not one.lost]
+        for start in range(0, len(planned), _BATCH_ROWS):
+            batch = planned[start : start + _BATCH_ROWS]
+            for one, result in zip(batch, self._results(batch), strict=True):
+                self._place(one, result)
+            if on_progress:
+                on_progress(start + len(batch), len(planned))
         for row in rows:
-            lost: list[str] = []
-            for one in row.conversations:
-                outcome = one.lost or self._example(one.conversation)
-                if isinstance(outcome, str):
-                    lost.append(outcome)
-                else:
-                    (self.validation if one.held_out else self.train).append(outcome)
-                done += 1
-                if on_progress and (done % _PROGRESS_EVERY == 0 or done == total):
-                    on_progress(done, total)
+            lost = [one.lost for one in row.conversations if one.lost]
             self.account.settle(row.origin, kept=len(row.conversations) - len(lost), lost=lost)
 
-    def _example(self, conversation: Conversation) -> Example | str:
-        """Return the example, or the reason why there is none."""
-        try:
-            example = self.encoder.encode(conversation)
-            if len(example.input_ids) > self.spec.max_tokens:
-                return self._overlong(conversation, len(example.input_ids))
-        except DataError as error:
-            self.problems.add(error.problems)
-            return "error"
-        if not any(example.trained):
-            self.problems.add([Problem("no token of this row is trained", conversation.origin)])
-            return "error"
-        return example
+    def _place(self, one: Planned, result: Example | Problem | None) -> None:
+        if isinstance(result, Example) and any(result.trained):
+            (self.validation if one.held_out else self.train).append(result)
+        elif result is None:
+            one.lost = "overlong"
+        else:
+            one.lost = "error"
+            nothing = Problem("no token of this row is trained", one.conversation.origin)
+            self.problems.add([result if isinstance(result, Problem) else nothing])
 
-    def _overlong(self, conversation: Conversation, length: int) -> Example | str:
+    def _results(self, batch: Sequence[Planned]) -> list[Example | Problem | None]:
+        """Encode a batch; None stands for what is too long and dropped."""
+        conversations = [one.conversation for one in batch]
+        results: list[Example | Problem | None] = [*self.encoder.try_encode_many(conversations)]
+        overlong = {
+            at: result
+            for at, result in enumerate(results)
+            if isinstance(result, Example) and len(result.input_ids) > self.spec.max_tokens
+        }
+        fitting = self._fit([conversations[at] for at in overlong], list(overlong.values()))
+        for at, result in zip(overlong, fitting, strict=True):
+            results[at] = result
+        return results
+
+    def _fit(
+        self, conversations: Sequence[Conversation], examples: Sequence[Example]
+    ) -> Sequence[Example | Problem | None]:
+        """Apply the policy for overlong examples."""
         policy, limit = self.spec.overlong, self.spec.max_tokens
-        if policy == "truncate_prompt":
-            shorter = cut_prompt(conversation, self.encoder.encode, limit)
-            if shorter is not None:
-                self.account.truncated.add(conversation.origin)
-                return shorter
+        if policy == "drop":
+            return [None] * len(examples)
         if policy == "error":
-            found = f"{length:,} tokens, more than data.max_tokens {limit:,}"
             cure = "raise data.max_tokens, or set data.overlong to drop or truncate_prompt"
-            self.problems.add([Problem(found, conversation.origin, cure=cure)])
-        return "overlong"
+            more_than = f"tokens, more than data.max_tokens {limit:,}"
+            return [Problem(f"{len(one.input_ids):,} {more_than}", one.origin, cure=cure) for one in examples]
+        shorter = cut_prompts(conversations, self.encoder.try_encode_many, limit)
+        for example in shorter:
+            if example is not None:
+                self.account.truncated.add(example.origin)
+        return shorter
 
     def refuse_nothing(self, gatherer: Gatherer) -> None:
         """Raise unless there is something to train on, and to validate with where a file was given."""

@@ -16,7 +16,6 @@ import jinja2
 import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-CPU_SECONDS = 10
 MEMORY_BYTES = 1 << 30
 MAX_CHARS = 16_000_000
 # The date that Llama 3's templates fall back to when there is no clock.
@@ -35,18 +34,31 @@ class Generation(jinja2.ext.Extension):
         return jinja2.nodes.Scope(body, lineno=line)
 
 
+class PlainDict:
+    """``dict`` as a template sees it: something to call, not a type to climb."""
+
+    def __call__(self, *args: object, **kwargs: object) -> dict[Any, Any]:
+        """Return ``dict(...)``."""
+        made: dict[Any, Any] = dict(*args, **kwargs)
+        return made
+
+    def fromkeys(self, *args: object) -> dict[Any, Any]:
+        """Return ``dict.fromkeys(...)``."""
+        return dict.fromkeys(*args)  # type: ignore[call-overload]
+
+
 class PublicNamespace(jinja2.utils.Namespace):
     """``namespace()`` without names that begin with an underscore, which reach Python's internals."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:
+    def __init__(*args: Any, **kwargs: object) -> None:  # noqa: ANN401 - as jinja2 has it
         self, *positional = args
         attributes = dict(*positional, **kwargs)
         for name in attributes:
-            self._check(name)
+            PublicNamespace._check(name)  # by the class: attributes of a namespace are the template's
         jinja2.utils.Namespace.__init__(self, attributes)
 
     def __setitem__(self, name: str, value: object) -> None:
-        self._check(name)
+        PublicNamespace._check(name)
         super().__setitem__(name, value)
 
     @staticmethod
@@ -64,7 +76,7 @@ def compile_template(source: str) -> jinja2.Template:
     environment.globals |= {
         "raise_exception": _raise,
         "strftime_now": FROZEN_NOW.strftime,
-        "dict": lambda *args, **kwargs: dict(*args, **kwargs),
+        "dict": PlainDict(),
         "namespace": PublicNamespace,
     }
     return environment.from_string(source)
@@ -97,7 +109,9 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,  # noqa: FBT001, FBT002
 ) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _answer(template: jinja2.Template, context: dict[str, Any]) -> dict[str, str]:
@@ -109,17 +123,17 @@ def _answer(template: jinja2.Template, context: dict[str, Any]) -> dict[str, str
         return {"error": f"{type(error).__name__}: {error}"[:300]}
 
 
-def _limit_cpu() -> None:
+def _limit_cpu(more_seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + CPU_SECONDS + 1
+    seconds = int(used.ru_utime + used.ru_stime) + more_seconds + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def main() -> None:
+def main(cpu_seconds: int) -> None:
     """Serve: a line with the source, then a line with a list of contexts for each line of answers."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    _limit_cpu()
+    _limit_cpu(cpu_seconds)
     requests = (json.loads(line) for line in sys.stdin)
     try:
         template = compile_template(next(requests))
@@ -133,9 +147,9 @@ def main() -> None:
         contexts = next(requests, None)
         if contexts is None:
             return
-        _limit_cpu()
+        _limit_cpu(cpu_seconds)
         reply = [_answer(template, context) for context in contexts]
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

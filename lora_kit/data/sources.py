@@ -1,4 +1,4 @@
-"""A file on disk -> rows with their origin (``dolly-15k.jsonl:412``), one at a time.
+"""A file or a folder on disk -> rows with their origin (``dolly-15k.jsonl:412``), one at a time.
 
 What a file is, its name says and its first bytes confirm; nothing is guessed
 about the values. Rows that are broken come out as problems in their place, so
@@ -6,16 +6,18 @@ that all of them can be shown at once or counted; a broken file raises.
 """
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from lora_kit.data.sniff import open_regular, open_rows
 from lora_kit.data.strict_json import jsonl_rows, list_rows
+from lora_kit.data.tables import csv_rows, parquet_rows
 from lora_kit.data.types import Row
 from lora_kit.errors import DataError, Problem
 
-SUFFIXES = (".jsonl", ".json")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz")
 
 
 def read_rows(
@@ -25,12 +27,12 @@ def read_rows(
     name: str = "",
     on_problem: Callable[[Problem], None] | None = None,
 ) -> Iterator[Row]:
-    """Read the rows of one file in order, in bounded memory.
+    """Read the rows of a file, or of the files in a folder by name, in order and in bounded memory.
 
     Args:
-        path: The file.
+        path: A file with one of `SUFFIXES`, or a folder of such files (folders in it are not entered).
         limit: Stop after so many rows, broken ones included.
-        name: What origins call the file; its own name if empty.
+        name: What origins call the file or folder; its own name if empty.
         on_problem: Called for each broken row, which is then left out.
 
     Raises:
@@ -47,20 +49,53 @@ def read_rows(
 
 
 def source_sha256(path: Path) -> str:
-    """Return the sha256 (hex) of a file's bytes."""
+    """Return the sha256 (hex) of a file's bytes; for a folder, of the names and hashes of its data files."""
     digest = hashlib.sha256()
+    if path.is_dir():
+        for file in data_files(path):
+            digest.update(f"{source_sha256(file)}  {file.name}\n".encode())
+        return digest.hexdigest()
     with open_regular(path) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
+def data_files(folder: Path) -> list[Path]:
+    """Return the data files of a folder by name; hidden ones and other kinds are passed over.
+
+    Raises:
+        DataError: There is none.
+    """
+    files = [path for path in sorted(folder.iterdir()) if _kind(path) and not path.name.startswith(".")]
+    if not files:
+        known = ", ".join(SUFFIXES)
+        raise DataError("no data files in this folder", where=str(folder), cure=f"known kinds: {known}")
+    return files
+
+
+def _kind(path: Path) -> str:
+    lower = path.name.lower()
+    return max((suffix for suffix in SUFFIXES if lower.endswith(suffix)), key=len, default="")
+
+
 def _items(path: Path, name: str) -> Iterator[Row | Problem]:
-    if path.suffix.lower() not in SUFFIXES and path.exists():
-        raise DataError(
-            f"unknown kind of file '{path.suffix}'", where=str(path), cure=f"known: {', '.join(SUFFIXES)}"
-        )
-    with open_rows(path, gzipped=False) as stream:
+    if path.is_dir():
+        for file in data_files(path):
+            yield from _items(file, f"{name}/{file.name}")
+        return
+    kind = _kind(path)
+    if kind == ".parquet":
+        yield from parquet_rows(path, name)
+        return
+    with open_rows(path, gzipped=kind.endswith(".gz")) as stream:
         head = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
         stream.seek(0)
-        yield from list_rows(stream, name) if head.startswith(b"[") else jsonl_rows(stream, name)
+        if not kind:
+            raise DataError(f"unknown kind of file '{path.suffix}'", where=str(path), cure=f"known: {', '.join(SUFFIXES)}")
+        read = csv_rows if kind.startswith(".csv") else list_rows if head.startswith(b"[") else jsonl_rows
+        try:
+            yield from read(stream, name)
+        except (OSError, EOFError, zlib.error) as error:
+            found = f"broken gzip data: {str(error).lower()}"
+            raise DataError(found, where=str(path), cure="copy the file again") from None

@@ -22,7 +22,7 @@ _BLOCK_BYTES = 1 << 20
 # One closed string, or a quote that is never closed, or a bracket; possessive, so that no input is quadratic.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*+")
-_TOO_DEEP = f"nested more than {DEPTH_CAP} levels deep"
+_CUT_OFF = "it may be cut off: copy it again"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -60,7 +60,7 @@ def jsonl_rows(stream: BinaryIO, name: str) -> Iterator[Row | Problem]:
             line = line.removeprefix(BOM)
         if len(line) > ROW_CAP_BYTES + 1 or (len(line) > ROW_CAP_BYTES and line[-1] != 10):
             _skip_line(stream, line)
-            yield _too_large(f"{name}:{number}")
+            yield too_large(f"{name}:{number}")
         elif not line.isspace():
             yield _row(line, f"{name}:{number}")
 
@@ -72,18 +72,16 @@ def list_rows(stream: BinaryIO, name: str) -> Iterator[Row | Problem]:
         DataError: The list itself is broken, so that where rows begin is unknown.
     """
     window = _Window(stream)
-    window.expect(b"[", f"{name}:1")
     number = 1
-    if window.next_byte() == b"]":
-        window.advance(1)
-    else:
-        while True:
-            origin = f"{name}:{number}"
-            element = window.take_object(origin)
-            yield Problem(_TOO_DEEP, origin) if element is None else _row(element, origin)
-            if window.expect(b",]", origin) == b"]":
-                break
-            number += 1
+    window.expect(b"[", f"{name}:{number}")
+    closed = window.next_byte() == b"]"
+    if closed:
+        window.expect(b"]", name)
+    while not closed:
+        origin = f"{name}:{number}"
+        yield _row(window.take_object(origin), origin)
+        closed = window.expect(b",]", origin) == b"]"
+        number += not closed
     if window.next_byte():
         raise DataError("text after the end of the list", where=f"{name}:{number}")
 
@@ -103,45 +101,33 @@ class _Window:
             if self.at < len(self.buffer) or not self._refill():
                 return self.buffer[self.at : self.at + 1]
 
-    def advance(self, count: int) -> None:
-        """Take `count` bytes."""
-        self.at += count
-
     def expect(self, allowed: bytes, origin: str) -> bytes:
         """Take the next byte, which must be one of `allowed`."""
         byte = self.next_byte()
         if not byte:
-            raise DataError(
-                "the file ends before the list is closed",
-                where=origin,
-                cure="it may be cut off: copy it again",
-            )
+            raise DataError("the file ends before the list is closed", where=origin, cure=_CUT_OFF)
         if byte not in allowed:
             wanted = " or ".join(f"'{chr(one)}'" for one in allowed)
             raise DataError(f"not JSON: expected {wanted}, found {byte!r}", where=origin)
         self.at += 1
         return byte
 
-    def take_object(self, origin: str) -> bytes | None:
-        """Take the next ``{...}``; None for one that is nested too deeply."""
-        if self.next_byte() != b"{":
+    def take_object(self, origin: str) -> bytes:
+        """Take the next ``{...}``."""
+        first = self.next_byte()
+        if first and first != b"{":
             found = self.buffer[self.at : self.at + 20].decode("utf-8", "replace")
-            raise DataError(
-                f"an element of the list must be an object {{...}}, found {found!r}", where=origin
-            )
+            raise DataError(f"an element must be an object {{...}}, found {found!r}", where=origin)
         while True:
-            end, depth = _balance(self.buffer, self.at)
-            if (end or len(self.buffer)) - self.at > ROW_CAP_BYTES:
-                raise DataError.collect([_too_large(origin)])
+            start, end = self.at, _closing(self.buffer, self.at, origin)
+            if (end or len(self.buffer)) - start > ROW_CAP_BYTES:
+                raise DataError.collect([too_large(origin)])
             if end:
-                start, self.at = self.at, end
-                return None if depth > DEPTH_CAP else self.buffer[start:end]
+                self.at = end
+                return self.buffer[start:end]
             if not self._refill():
-                raise DataError(
-                    "the file ends in the middle of this element",
-                    where=origin,
-                    cure="it may be cut off: copy it again",
-                )
+                part = "in the middle of this element" if first else "before the list is closed"
+                raise DataError(f"the file ends {part}", where=origin, cure=_CUT_OFF)
 
     def _refill(self) -> bool:
         block = self.stream.read(_BLOCK_BYTES)
@@ -150,26 +136,35 @@ class _Window:
         return bool(block)
 
 
-def _balance(raw: bytes, start: int = 0) -> tuple[int, int]:
-    """Return where the brackets opened at `start` are closed (0 = not in `raw`) and how deep they go."""
-    depth = deepest = 0
+def _closing(raw: bytes, start: int, origin: str) -> int:
+    """Return where the bracket opened at `start` is closed, 0 if not in `raw`.
+
+    Raises:
+        DataError: The brackets go deeper than the cap.
+    """
+    depth = 0
     for token in _TOKEN.finditer(raw, start):
         text = token.group()
         if text in b"{[":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > DEPTH_CAP:
+                raise DataError(f"nested more than {DEPTH_CAP} levels deep", where=origin)
         elif text in b"}]":
             depth -= 1
             if depth == 0:
-                return token.end(), deepest
+                return token.end()
         elif len(text) == 1:
             break
-    return 0, deepest
+    return 0
 
 
 def _row(raw: bytes, origin: str) -> Row | Problem:
     try:
+        if raw.count(b"{") + raw.count(b"[") > DEPTH_CAP:
+            _closing(raw, 0, origin)
         fields = _parse(raw)
+    except DataError as error:
+        return error.problems[0]
     except _RefusedError as refused:
         return Problem(refused.found, origin, cure=refused.cure)
     if not isinstance(fields, dict):
@@ -179,8 +174,6 @@ def _row(raw: bytes, origin: str) -> Row | Problem:
 
 def _parse(raw: bytes) -> object:
     """Parse one row's bytes; whatever is wrong is a `_RefusedError`."""
-    if raw.count(b"{") + raw.count(b"[") > DEPTH_CAP and _balance(raw)[1] > DEPTH_CAP:
-        raise _RefusedError(_TOO_DEEP)
     try:
         value = _DECODER.decode(raw.decode("utf-8"))
         if _SURROGATE.search(raw):
@@ -229,7 +222,6 @@ def _skip_line(stream: BinaryIO, line: bytes) -> None:
         line = stream.readline(_BLOCK_BYTES)
 
 
-def _too_large(origin: str) -> Problem:
-    return Problem(
-        f"a row of more than {ROW_CAP_BYTES:,} bytes", origin, cure="split the row, or leave it out"
-    )
+def too_large(origin: str) -> Problem:
+    """Refuse a row above the cap."""
+    return Problem(f"a row of more than {ROW_CAP_BYTES:,} bytes", origin, cure="split the row, or leave it out")

@@ -37,7 +37,9 @@ class NamedTemplate:
         stop_ids: Ids of the control tokens that end an answer.
     """
 
-    def __init__(self, spec: TemplateSpec, *, bos: str, eos: str, end_mark: str, stop_ids: frozenset[int]) -> None:
+    def __init__(
+        self, spec: TemplateSpec, *, bos: str, eos: str, end_mark: str, stop_ids: frozenset[int]
+    ) -> None:
         self.spec = spec
         self.bos = bos
         self.eos = eos
@@ -88,6 +90,12 @@ class NamedTemplate:
                 ]
         assert generation_prompt == (len(turns) % 2 == 1)
         return [segment for segment in segments if segment.text]
+
+    def render_many(
+        self, conversations: Sequence[Sequence[Message]], *, generation_prompt: bool
+    ) -> list[list[Segment] | ModelError]:
+        """Write many conversations."""
+        return [self.render(messages, generation_prompt=generation_prompt) for messages in conversations]
 
 
 def load_template(name: str, tokenizer: Tokenizer, *, folder: Path | None = None) -> Template:

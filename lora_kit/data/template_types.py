@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lora_kit.data.types import Message, Segment
+from lora_kit.errors import ModelError
 
 
 class Template(Protocol):
@@ -50,6 +51,12 @@ class Template(Protocol):
         Raises:
             ModelError: The template can't write these messages.
         """
+        ...
+
+    def render_many(
+        self, conversations: Sequence[Sequence[Message]], *, generation_prompt: bool
+    ) -> Sequence[list[Segment] | ModelError]:
+        """Write many; those that the template can't write become errors in their place."""
         ...
 
 

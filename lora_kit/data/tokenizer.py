@@ -9,9 +9,10 @@ so that threads can share one ``Tokenizer``.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,11 @@ class Tokenizer:
                 self._splits[text] = parts
         return parts
 
+    def first_control_end(self, text: str) -> int | None:
+        """Index behind the first control token in the text, or None if it has none."""
+        match = self._pattern.search(text)
+        return match.end() if match else None
+
     def encode_control(self, text: str) -> list[int]:
         """Encode text of the template: control tokens are recognised, nothing is added."""
         ids: list[int] = []
@@ -104,9 +110,20 @@ class Tokenizer:
         encodings = self._plain[place].encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def decode(self, ids: Sequence[int], place: Place = Place.START) -> str:
-        """Text of token ids, control tokens visible; exact for ids that were encoded at ``place``."""
-        return self._decoders[place].decode(list(ids), skip_special_tokens=False)
+    def decode(self, ids: Iterable[int], place: Place = Place.START) -> str:
+        """Text of token ids, control tokens visible; the exact inverse of encoding at ``place``."""
+        texts = []
+        for is_control, run in groupby(ids, self.control_ids.__contains__):
+            if is_control:
+                texts += [self._names[token] for token in run]
+                place = Place.AFTER_CONTROL
+            else:
+                texts.append(self._decoders[place].decode(list(run), skip_special_tokens=False))
+        return "".join(texts)
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        return {index: token for token, index in self.control.items()}
 
     def _split(self, text: str) -> tuple[str | int, ...]:
         parts: list[str | int] = []
@@ -159,9 +176,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     from transformers import AutoTokenizer
 
+    if not folder.is_dir():
+        raise ModelError("there is no such folder to load a tokenizer from", where=str(folder))
     try:
         hf = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exception for a corrupt file
+    except Exception as error:  # tokenizers raises bare Exception for a corrupt file
         first_line = str(error).strip().split("\n", 1)[0][:200]
         raise ModelError(
             f"no usable tokenizer ({type(error).__name__}: {first_line})",
@@ -183,7 +202,9 @@ def wrap_tokenizer(hf: Any) -> Tokenizer:  # noqa: ANN401 - transformers' classe
     spec["truncation"] = spec["padding"] = None
     added = {token["content"]: token["id"] for token in spec["added_tokens"]}
     # A special token that lives in the vocabulary alone is still a control token.
-    added.update({token: hf.convert_tokens_to_ids(token) for token in hf.all_special_tokens if token not in added})
+    added.update(
+        {token: hf.convert_tokens_to_ids(token) for token in hf.all_special_tokens if token not in added}
+    )
     first = backend.encode("a", add_special_tokens=True).ids[:1]
     identity = json.dumps([spec, hf.special_tokens_map], sort_keys=True, ensure_ascii=True, default=str)
     return Tokenizer(

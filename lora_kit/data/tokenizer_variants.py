@@ -8,7 +8,7 @@ every text that they see; a piece in the middle of a text must not get one.
 
 import json
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import Any
 
@@ -34,11 +34,16 @@ def plain_variant(spec: Json, place: Place, hidden: Collection[str]) -> str:
     Returns:
         The JSON text of a tokenizer without control tokens, post-processor, truncation and padding.
     """
+    nonce = secrets.token_hex(16)
+    names = {token: f"{nonce}:{index}" for index, token in enumerate(sorted(hidden))}
     variant = {**spec, "post_processor": None, "truncation": None, "padding": None}
-    variant["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] not in hidden]
+    # Renamed, not removed: tokens that the vocabulary lacks get their ids by counting.
+    variant["added_tokens"] = [
+        {**token, "content": names.get(token["content"], token["content"])} for token in spec["added_tokens"]
+    ]
     variant["normalizer"] = _without_prefix(spec.get("normalizer"), place)
     variant["pre_tokenizer"] = _without_prefix(spec.get("pre_tokenizer"), place)
-    variant["model"] = _unreachable(spec["model"], hidden)
+    variant["model"] = _renamed(spec["model"], names)
     return json.dumps(variant, ensure_ascii=False)
 
 
@@ -118,15 +123,13 @@ def _children(part: Json) -> tuple[str, list[Json]]:
     return key, part[key]
 
 
-def _unreachable(model: Json, hidden: Collection[str]) -> Json:
-    """Rename control tokens inside the vocabulary, so that no text can spell them.
+def _renamed(model: Json, names: Mapping[str, str]) -> Json:
+    """Rename control tokens inside the vocabulary, so that no text can spell them; ids stay.
 
     Without this a unigram model reads the text ``</s>`` as the piece ``</s>``, and a
-    BPE model converted from SentencePiece may have merges that lead to it. Ids stay.
+    BPE model converted from SentencePiece may have merges that lead to it.
     """
     model = dict(model)
-    nonce = secrets.token_hex(16)
-    names = {token: f"{nonce}:{index}" for index, token in enumerate(sorted(hidden))}
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
         model["vocab"] = {names.get(token, token): index for token, index in vocabulary.items()}
@@ -136,7 +139,5 @@ def _unreachable(model: Json, hidden: Collection[str]) -> Json:
         model["unk_token"] = names[model["unk_token"]]
     if model.get("merges"):
         pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
-        model["merges"] = [
-            [a, b] for a, b in pairs if not (a in hidden or b in hidden or a + b in hidden)
-        ]
+        model["merges"] = [[a, b] for a, b in pairs if names.keys().isdisjoint((a, b, a + b))]
     return model

@@ -9,63 +9,79 @@ in logits against 2.4e-7; peft issues 1043, 2105, 2321).
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor
 
 from lora_kit.artifacts.adapter import SavedAdapter
 from lora_kit.artifacts.commit import committed_dir, write_json
 from lora_kit.artifacts.stream_tensors import TensorPlan, stream_tensors
-from lora_kit.assemble import MERGED_FILE, Opened, base_facts, merged_provenance
+from lora_kit.assemble import MERGED_FILE, Opened, base_facts, merged_provenance, tokenizer_files
 from lora_kit.errors import ModelError
 from lora_kit.model.adapter_inject import scaling
 from lora_kit.model.base import BaseFiles, find_base
 from lora_kit.model.load import load_model
-from lora_kit.model.quantize import dequantized
+from lora_kit.model.quantize import dequantized_weights
 from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
 
 # Largest difference of a logit, as a share of the largest logit, that rounding explains.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True, slots=True)
-class MergeReport:
-    """What the merge proved.
+class LogitDifference:
+    """How far the merged model is from base + adapter, on real rows.
 
     Args:
-        folder: The merged model.
-        dtype: Number type of its weights.
-        base: ``original`` or ``dequantized``: what the adapter was added to.
-        modules: Layers that were changed.
         tokens: Positions that logits were compared at.
-        max_logit_difference: Largest difference to base + adapter.
+        max_logit_difference: Largest difference.
         mean_logit_difference: Mean difference.
         max_logit: Largest logit, to judge the differences by.
         greedy_agreement: Share of positions with the same most likely token.
     """
 
-    folder: str
-    dtype: str
-    base: str
-    modules: int
     tokens: int
     max_logit_difference: float
     mean_logit_difference: float
     max_logit: float
     greedy_agreement: float
 
-    def to_json(self) -> dict[str, object]:
-        """The report as JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What a merge did and proved.
+
+    Args:
+        folder: The merged model.
+        dtype: Number type of its weights.
+        base: ``original`` or ``dequantized``: what the adapter was added to.
+        modules: Layers that were changed.
+        logits: The proof.
+        tolerance: Largest difference that would have been accepted.
+    """
+
+    folder: str
+    dtype: str
+    base: str
+    modules: int
+    logits: LogitDifference
+    tolerance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat JSON, as in certificate.json."""
+        facts = asdict(self)
+        return {**{name: value for name, value in facts.items() if name != "logits"}, **facts["logits"]}
 
 
-def merge_adapter(opened: Opened, rows: Sequence[Sequence[int]], out: Path, *, dtype: str | None = None) -> MergeReport:
+def merge_adapter(
+    opened: Opened, rows: Sequence[Sequence[int]], out: Path, *, dtype: str | None = None
+) -> MergeReport:
     """Write base + adapter as a plain model, and compare its logits with base + adapter.
 
     Args:
@@ -80,40 +96,43 @@ def merge_adapter(opened: Opened, rows: Sequence[Sequence[int]], out: Path, *, d
     """
     saved = opened.adapter
     if saved is None:
-        raise ModelError("there is no adapter to merge", where=opened.name, cure="name a run or an adapter folder")
+        raise ModelError(
+            "there is no adapter to merge", where=opened.name, cure="name a run or an adapter folder"
+        )
     _refuse_second_merge(opened.files, saved)
     chosen = dtype or base_facts(saved).get("dtype", "float32")
     expected = [_logits(opened.model, ids) for ids in rows]
-    quantization = QuantizationSpec.model_validate(saved.provenance.get("quantization", {}))
     with committed_dir(out) as folder:
-        modules = _write_weights(opened.files, saved, folder, TORCH_DTYPES[chosen])
+        modules = _write_weights(opened, saved, folder, TORCH_DTYPES[chosen])
         _write_companions(opened, saved, folder, chosen)
-        report = _compare(folder, rows, expected, chosen)
-        report = MergeReport(
-            str(out), chosen, "original" if quantization.method == "none" else "dequantized", modules, **report
-        )
-        limit = TOLERANCE[chosen] * report.max_logit
-        if not report.max_logit_difference <= limit:
+        logits = _compare(folder, rows, expected, chosen)
+        limit = TOLERANCE[chosen] * logits.max_logit
+        if not logits.max_logit_difference <= limit:
             raise ModelError(
-                f"merged logits differ by {report.max_logit_difference:.3g} from base + adapter, allowed {limit:.3g}",
+                f"merged logits differ by {logits.max_logit_difference:.3g}, allowed {limit:.3g}",
                 where=str(out),
                 cure="nothing was written; merge with --dtype float32",
             )
-        write_json(folder / "certificate.json", {**report.to_json(), "tolerance": limit})
+        method = saved.provenance.get("quantization", {}).get("method", "none")
+        kind = "original" if method == "none" else "dequantized"
+        report = MergeReport(str(out), chosen, kind, modules, logits, limit)
+        write_json(folder / "certificate.json", report.to_json())
     return report
 
 
 def _refuse_second_merge(files: BaseFiles, saved: SavedAdapter) -> None:
     facts = merged_provenance(files.folder)
     if facts.get("training_fingerprint") == saved.provenance.get("training_fingerprint", ""):
-        raise ModelError("this adapter is merged into that model already", where=str(files.folder), cure="use its base")
+        raise ModelError(
+            "this adapter is merged into that model already", where=str(files.folder), cure="use its base"
+        )
 
 
 def adapter_deltas(saved: SavedAdapter) -> dict[str, Callable[[], Tensor]]:
     """Module name to a function that makes its update, scaling x BA, float32 ``(out, in)``."""
     tensors = saved.tensors()
     config = saved.config
-    factor = scaling(config["r"], config["lora_alpha"], config.get("use_rslora", False))
+    factor = scaling(config["r"], config["lora_alpha"], rank_stabilized=config.get("use_rslora", False))
     ending = ".lora_A.weight"
     prefix = "base_model.model."
 
@@ -125,31 +144,36 @@ def adapter_deltas(saved: SavedAdapter) -> dict[str, Callable[[], Tensor]]:
     return {name.removeprefix(prefix): delta(name) for name in names}
 
 
-def _write_weights(files: BaseFiles, saved: SavedAdapter, folder: Path, dtype: torch.dtype) -> int:
-    """Stream every shard of the base into ``folder`` with the updates added; return how many were."""
+def _write_weights(opened: Opened, saved: SavedAdapter, folder: Path, dtype: torch.dtype) -> int:
+    """Stream every shard of the base into ``folder`` with the updates added; return how many there were."""
     deltas = adapter_deltas(saved)
-    trained_dtype = TORCH_DTYPES[base_facts(saved).get("dtype", "float32")]
-    quantization = QuantizationSpec.model_validate(saved.provenance.get("quantization", {}))
+    dense = dequantized_weights(opened.model)
+    held = TORCH_DTYPES[base_facts(saved).get("dtype", "float32")]
     used: set[str] = set()
-    for shard in sorted(files.folder.glob("*.safetensors")):
+    for shard in sorted(opened.files.folder.glob("*.safetensors")):
         with safe_open(shard, framework="pt") as tensors:
             plans: dict[str, TensorPlan] = {}
             for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                piece = tensors.get_slice(name)
-                module = _module_of(name, deltas)
-                used |= {module} if module else set()
-
-                def produce(name: str = name, module: str | None = module) -> Tensor:
-                    weight = tensors.get_tensor(name).to(trained_dtype)  # noqa: B023 - called before the next shard
-                    if module is None:
-                        return weight
-                    return dequantized(weight, quantization).float() + deltas[module]()
-
-                plans[name] = TensorPlan(dtype, tuple(piece.get_shape()), produce)
+                stored: Callable[[], Tensor] = partial(_stored, tensors, name, held)
+                read = dense.get(_module_of(name, dense) or "", stored)
+                if module := _module_of(name, deltas):
+                    used.add(module)
+                    read = partial(_sum, read, deltas[module])
+                plans[name] = TensorPlan(dtype, tuple(tensors.get_slice(name).get_shape()), read)
             stream_tensors(folder / shard.name, plans, {"format": "pt"})
     if missing := sorted(set(deltas) - used):
-        raise ModelError(f"the base has no weight for {missing[0]}", where=str(files.folder))
+        raise ModelError(f"the base has no weight for {missing[0]}", where=str(opened.files.folder))
     return len(used)
+
+
+def _stored(tensors: Any, name: str, dtype: torch.dtype) -> Tensor:  # noqa: ANN401 - safetensors is untyped
+    """A weight as the base was held in training."""
+    weight: Tensor = tensors.get_tensor(name)
+    return weight.to(dtype)
+
+
+def _sum(read: Callable[[], Tensor], delta: Callable[[], Tensor]) -> Tensor:
+    return read().float() + delta()
 
 
 def _module_of(weight: str, deltas: Mapping[str, object]) -> str | None:
@@ -168,9 +192,8 @@ def _write_companions(opened: Opened, saved: SavedAdapter, folder: Path, dtype: 
     config.pop("torch_dtype", None)
     config["dtype"] = dtype
     write_json(folder / "config.json", config)
-    for name in TOKENIZER_FILES:
-        if (saved.folder / name).is_file():
-            shutil.copyfile(saved.folder / name, folder / name)
+    for name, path in tokenizer_files(saved.folder).items():
+        shutil.copyfile(path, folder / name)
     for name in ("generation_config.json", "model.safetensors.index.json"):
         if (opened.files.folder / name).is_file():
             shutil.copyfile(opened.files.folder / name, folder / name)
@@ -194,11 +217,12 @@ def _logits(model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
     return output[0].float().cpu()
 
 
-def _compare(folder: Path, rows: Sequence[Sequence[int]], expected: Sequence[Tensor], dtype: str) -> dict[str, float]:
+def _compare(
+    folder: Path, rows: Sequence[Sequence[int]], expected: Sequence[Tensor], dtype: str
+) -> LogitDifference:
     """Load the merged model as anybody would, and measure how far its logits are from ``expected``."""
     files = find_base(BaseSpec(model=str(folder)))
-    device = "auto"
-    model = load_model(files, dtype=dtype, quantization=QuantizationSpec(), device=device)
+    model = load_model(files, dtype=dtype, quantization=QuantizationSpec(), device="auto")
     largest = total = logit = 0.0
     count = agree = positions = 0
     for ids, want in zip(rows, expected, strict=True):
@@ -210,10 +234,4 @@ def _compare(folder: Path, rows: Sequence[Sequence[int]], expected: Sequence[Ten
         count += difference.numel()
         agree += int((got.argmax(-1) == want.argmax(-1)).sum())
         positions += len(ids)
-    return {
-        "tokens": positions,
-        "max_logit_difference": largest,
-        "mean_logit_difference": total / count,
-        "max_logit": logit,
-        "greedy_agreement": agree / positions,
-    }
+    return LogitDifference(positions, largest, total / count, logit, agree / positions)

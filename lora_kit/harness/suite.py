@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,7 +142,7 @@ def _read(path: Path, fields: Collection[str], problems: list[Problem]) -> dict[
         for field in unknown:
             hint = did_you_mean(field, list(fields)) or f"known: {', '.join(fields)}"
             problems.append(Problem("unknown field", row.origin, field, hint))
-        name = _checked(lambda row=row: _filled(row, "id"), problems)
+        name = _checked(partial(_filled, row, "id"), problems)
         if name in rows:
             problems.append(Problem(f"id '{name}' was used before, in {rows[name].origin}", row.origin, "id"))
         elif name is not None:
@@ -159,7 +159,7 @@ def _join(
             found = f"prompt '{name}' has no reference in {header.references.name}"
             problems.append(Problem(found, row.origin, "id", did_you_mean(name, list(references))))
             continue
-        item = _checked(lambda name=name, row=row: _item(name, row, references[name]), problems)
+        item = _checked(partial(_item, name, row, references[name]), problems)
         if item is not None:
             items.append(item)
     for name, row in references.items():

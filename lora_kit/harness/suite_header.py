@@ -44,8 +44,14 @@ def read_header(path: Path) -> SuiteHeader:
     """
     try:
         draft = read_draft(path)
+        header = _header(draft, path)
+        draft.raise_problems()
     except RecipeError as error:
         raise DataError.collect(error.problems) from error
+    return header
+
+
+def _header(draft: Draft, path: Path) -> SuiteHeader:
     for key in draft.values:
         if key not in KEYS:
             draft.report(key, "unknown key", did_you_mean(key, list(KEYS)) or f"known: {', '.join(KEYS)}")
@@ -55,10 +61,7 @@ def read_header(path: Path) -> SuiteHeader:
             "name", f"is {shown(name)}, but the file is called {path.name}", "give both the same name"
         )
     prompts, references = _file(draft, "prompts", path), _file(draft, "references", path)
-    header = SuiteHeader(name, _text(draft, "description"), prompts, references, _metrics(draft))
-    if draft.problems:
-        raise DataError.collect(draft.problems)
-    return header
+    return SuiteHeader(name, _text(draft, "description"), prompts, references, _metrics(draft))
 
 
 def _text(draft: Draft, key: str) -> str:
@@ -78,12 +81,13 @@ def _file(draft: Draft, key: str, suite: Path) -> Path:
 
 def _metrics(draft: Draft) -> tuple[str, ...]:
     value: Any = draft.values.get("metrics")
+    known = list(METRICS)
     if not isinstance(value, list) or not value:
-        draft.report("metrics", f"must be a list such as [{', '.join(METRICS)}]")
+        draft.report("metrics", f"must be a list such as [{', '.join(known)}]")
         return ()
     for name in value:
-        if name not in METRICS:
-            hint = did_you_mean(str(name), list(METRICS)) or f"known: {', '.join(METRICS)}"
+        if name not in known:
+            hint = did_you_mean(str(name), known) or f"known: {', '.join(known)}"
             draft.report("metrics", f"no metric {shown(name)}", hint)
     if len({str(name) for name in value}) < len(value):
         draft.report("metrics", "the same metric twice")

@@ -72,7 +72,7 @@ def _sync_path(path: Path) -> None:
 
 
 def remembered(files: tuple[Path, ...], purpose: str, compute: Callable[[], str], *, cache: Path) -> str:
-    """Return ``compute()``, or what it was when these files were last seen with the same size, time and inode.
+    """Return ``compute()``, or what it was when the files were last seen with the same size, time and inode.
 
     Args:
         files: What the result depends on.

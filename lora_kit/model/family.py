@@ -1,8 +1,8 @@
 """What lora_kit knows about a model architecture: three tuples, a flag and a list of allowed config keys.
 
 A family is a value, not a class with behaviour: everything else about the architecture is transformers' own
-model code. The config keys are an allow-list because config.json is downloaded: CVE-2026-4372 ran code from the
-hub through a key that nobody expected there.
+model code. The config keys are an allow-list because config.json is downloaded: CVE-2026-4372 ran code from
+the hub through a key that nobody expected there.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ from lora_kit.errors import ModelError, Problem
 
 DESCRIPTIVE_KEYS = frozenset(
     {
-        "_commit_hash", "_name_or_path", "architectures", "dtype", "id2label", "is_decoder", "is_encoder_decoder",
-        "label2id", "model_type", "problem_type", "torch_dtype", "transformers.js_config", "transformers_version",
-        "use_cache", "use_return_dict",
+        "_attn_implementation_autoset", "_commit_hash", "_model_name_or_path", "_name_or_path",
+        "architectures", "dtype", "id2label", "is_decoder", "is_encoder_decoder", "label2id", "model_type",
+        "problem_type", "torch_dtype",
+        "transformers.js_config", "transformers_version", "use_cache", "use_return_dict",
     }
 )  # fmt: skip
 TOKEN_KEYS = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id"})
@@ -27,7 +28,6 @@ DANGEROUS_KEYS = {
     "attn_implementation": "the model would choose its own attention code",
     "_attn_implementation": "the model would choose its own attention code",
     "_attn_implementation_internal": "the model would choose its own attention code",
-    "_attn_implementation_autoset": "the model would choose its own attention code",
     "transformers_weights": "the weights would be read from somewhere else",
 }
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
@@ -42,9 +42,11 @@ class Family:
         model_types: Values of ``model_type`` in config.json.
         attention: Suffixes of the linear modules of the attention.
         mlp: Suffixes of the linear modules of the feed-forward block.
-        flattened: True if rows can be laid end to end, each attending to itself alone (positions are relative or
-            restart); False if they have to be padded, because the attention builds its positions from a mask.
-        config_keys: Keys that config.json may have besides the descriptive ones; they describe the architecture.
+        flattened: True if rows can be laid end to end, each attending to itself alone (positions are relative
+            or restart); False if they have to be padded, because the attention builds its positions from a
+            mask.
+        config_keys: Keys that config.json may have besides the descriptive ones; they describe the
+            architecture.
     """
 
     name: str
@@ -63,16 +65,22 @@ def family_of(config: Mapping[str, Any], *, where: str) -> Family:
         where: The file's name for error messages.
 
     Raises:
-        ModelError: Unsupported architecture, a key that is not on the allow-list, a rotary scaling that depends on
-            the other rows of a batch.
+        ModelError: Unsupported architecture, a key that is not on the allow-list, a rotary scaling that
+            depends on the other rows of a batch.
     """
     model_type = config.get("model_type")
     families = {kind: name for name in FAMILIES for kind in FAMILIES[name].model_types}
     if model_type not in families:
         known = ", ".join(sorted(families))
-        raise ModelError(f"unsupported model '{model_type}'", where=where, key="model_type", cure=f"known: {known}")
+        raise ModelError(
+            f"unsupported model '{model_type}'", where=where, key="model_type", cure=f"known: {known}"
+        )
     family: Family = FAMILIES[families[model_type]]
-    problems = [*_kind_problems(config, where), *_key_problems(config, family, where), *_rope_problems(config, where)]
+    problems = [
+        *_kind_problems(config, where),
+        *_key_problems(config, family, where),
+        *_rope_problems(config, where),
+    ]
     if problems:
         raise ModelError.collect(problems)
     return family
@@ -84,7 +92,9 @@ def _kind_problems(config: Mapping[str, Any], where: str) -> list[Problem]:
     if causal and not config.get("is_encoder_decoder"):
         return []
     cure = "use a decoder-only language model (...ForCausalLM)"
-    return [Problem(f"not a causal language model: {kinds or 'encoder-decoder'}", where, "architectures", cure)]
+    return [
+        Problem(f"not a causal language model: {kinds or 'encoder-decoder'}", where, "architectures", cure)
+    ]
 
 
 def _key_problems(config: Mapping[str, Any], family: Family, where: str) -> list[Problem]:
@@ -92,7 +102,9 @@ def _key_problems(config: Mapping[str, Any], family: Family, where: str) -> list
     problems = []
     for key in sorted(set(config) - allowed):
         if key == "quantization_config":
-            cure = "use the full-precision model, with `quantization.method: nf4` (or fp4) to hold it in 4 bits"
+            cure = (
+                "use the full-precision model, with `quantization.method: nf4` (or fp4) to hold it in 4 bits"
+            )
             problems.append(Problem("the weights are quantized already", where, key, cure))
         elif key in DANGEROUS_KEYS:
             problems.append(Problem(f"refused: {DANGEROUS_KEYS[key]}", where, key, "remove the key"))

@@ -1,8 +1,8 @@
 """A base model's fingerprint: which architecture, which numbers; not in which files.
 
-peft loads an adapter onto any base whose shapes fit, without a word. The fingerprint covers the architecture's
-config keys and, for every tensor, its name, type, shape and bytes, so a fine-tuned sibling, another rounding or a
-permuted layer is another base, and resharding is not.
+peft loads an adapter onto any base whose shapes fit, without a word. The fingerprint covers the
+architecture's config keys and, for every tensor, its name, type, shape and bytes, so a fine-tuned sibling,
+another rounding or a permuted layer is another base, and resharding is not.
 """
 
 import json
@@ -66,5 +66,7 @@ def _check_blob(shard: Path) -> None:
         return
     if hash_bytes(blob, 0, blob.stat().st_size) != blob.name:
         raise ModelError(
-            f"the download of {shard.name} is damaged", where=str(blob), cure="delete the file and fetch it again"
+            f"the download of {shard.name} is damaged",
+            where=str(blob),
+            cure="delete the file and fetch it again",
         )

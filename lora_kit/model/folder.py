@@ -1,7 +1,8 @@
 """A model folder, checked before any library opens it.
 
-A downloaded folder is untrusted: pickles run code (CVE-2025-32434), config keys ran code (CVE-2026-4372), an index
-may point out of the folder. So the names, the config and the headers are read here first, with plain Python.
+A downloaded folder is untrusted: pickles run code (CVE-2025-32434), config keys ran code (CVE-2026-4372), an
+index may point out of the folder. So the names, the config and the headers are read here first, with plain
+Python.
 """
 
 import json
@@ -54,7 +55,9 @@ def check_folder(folder: Path) -> ModelFolder:
     headers = {shard.name: read_header(shard) for shard in shards}
     tensors = {name: (shard, entry) for shard, header in headers.items() for name, entry in header.items()}
     if len(tensors) != sum(map(len, headers.values())):
-        raise ModelError("a tensor is in two shards", where=str(folder), cure="fetch or convert the model again")
+        raise ModelError(
+            "a tensor is in two shards", where=str(folder), cure="fetch or convert the model again"
+        )
     if index is not None:
         _check_index(index, tensors, where=str(folder / INDEX))
     return ModelFolder(folder, config, family, shards, tensors)
@@ -87,7 +90,9 @@ def _check_files(folder: Path) -> None:
     problems = []
     for count, path in enumerate(folder.iterdir(), start=1):
         if count > MAX_FILES:
-            raise ModelError(f"more than {MAX_FILES} files", where=str(folder), cure="name the model's own folder")
+            raise ModelError(
+                f"more than {MAX_FILES} files", where=str(folder), cure="name the model's own folder"
+            )
         problems += _file_problems(path, folder)
     if problems:
         raise ModelError.collect(sorted(problems, key=str)[:20])
@@ -101,7 +106,9 @@ def _file_problems(path: Path, folder: Path) -> list[Problem]:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return [Problem("neither a file nor a folder", str(path), "", "remove it")]
     if path.is_symlink() and not _stays_inside(path, folder):
-        return [Problem("the link leads out of the model's folder", str(path), "", "replace it with the file")]
+        return [
+            Problem("the link leads out of the model's folder", str(path), "", "replace it with the file")
+        ]
     return []
 
 
@@ -135,7 +142,7 @@ def refuse_pickles(names: Iterable[str], *, where: str) -> None:
         raise ModelError(
             f"pickle weights are not read: {listing(pickles)}",
             where=where,
-            cure="convert them to safetensors on a machine that may be lost, or use a model that has safetensors",
+            cure="convert them to safetensors on a trusted machine, or use a model that has safetensors",
         )
 
 
@@ -159,7 +166,9 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def _check_index(index: Mapping[str, str], tensors: Mapping[str, tuple[str, TensorEntry]], *, where: str) -> None:
+def _check_index(
+    index: Mapping[str, str], tensors: Mapping[str, tuple[str, TensorEntry]], *, where: str
+) -> None:
     wrong = {name for name, shard in index.items() if name not in tensors or tensors[name][0] != shard}
     wrong |= set(tensors) - set(index)
     if wrong:

@@ -1,7 +1,7 @@
 """A GGUF file inside an installed package becomes a model folder, once, in the cache.
 
-What is fine-tuned is the dequantized model: GGUF's 4-bit numbers are turned into float32 exactly, and every later
-step (fingerprint, merge, evaluation) speaks of those.
+What is fine-tuned is the dequantized model: GGUF's 4-bit numbers are turned into float32 exactly, and every
+later step (fingerprint, merge, evaluation) speaks of those.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ def find_in_package(package: str, file: str) -> Path:
 
 
 def converted_folder(path: Path, *, cache: Path) -> Path:
-    """Return the folder with the float32 safetensors and the tokenizer of a GGUF file, converting it if need be.
+    """Return the folder with a GGUF file's float32 safetensors and tokenizer, converting it if need be.
 
     The folder is found by the file's content: moving or reinstalling the file does not convert it again.
 

@@ -1,7 +1,8 @@
 """The header of a GGUF file, read with distrust before any library maps the file.
 
-Every length is checked against what is left of the file, so a forged count or offset (CVE-2026-7482) is an error
-here and never an access beyond the end. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+Every length is checked against what is left of the file, so a forged count or offset (CVE-2026-7482) is an
+error here and never an access beyond the end. Format:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 import mmap
@@ -92,7 +93,8 @@ def check_gguf(path: Path) -> GgufHeader:
     """Check that a GGUF file is whole and is a model that transformers converts without loss of meaning.
 
     Raises:
-        ModelError: It is damaged, split, of another architecture, or has a rotary scaling that would get lost.
+        ModelError: It is damaged, split, of another architecture, or has a rotary scaling that would get
+            lost.
     """
     if path.stat().st_size < 24:
         raise _damaged(path, "it is too short")
@@ -147,7 +149,9 @@ def _tensor(reader: _Reader) -> tuple[str, int, int]:
     return name, offset, prod(shape) // block * block_bytes
 
 
-def _placed(places: dict[str, tuple[int, int]], reader: _Reader, alignment: Value) -> dict[str, tuple[int, int]]:
+def _placed(
+    places: dict[str, tuple[int, int]], reader: _Reader, alignment: Value
+) -> dict[str, tuple[int, int]]:
     if not isinstance(alignment, int) or alignment < 8 or alignment % 8:
         raise _DamagedError(f"an alignment of {alignment}")
     start = -(-reader.at // alignment) * alignment
@@ -164,13 +168,19 @@ def _check_meaning(header: GgufHeader, path: Path) -> None:
     architecture = header.metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise ModelError(f"unsupported GGUF architecture '{architecture}'", where=str(path), cure=f"known: {known}")
+        raise ModelError(
+            f"unsupported GGUF architecture '{architecture}'", where=str(path), cure=f"known: {known}"
+        )
     parts = header.metadata.get("split.count", 1)
     if isinstance(parts, int) and parts > 1:
-        raise ModelError(f"one of {parts} parts", where=str(path), cure="join them with llama-gguf-split --merge")
+        raise ModelError(
+            f"one of {parts} parts", where=str(path), cure="join them with llama-gguf-split --merge"
+        )
     scaling = header.metadata.get(f"{architecture}.rope.scaling.type", "none")
     if "rope_freqs.weight" in header.tensors or scaling != "none":
         # transformers 5.23 drops both without a word, which gives another model.
         raise ModelError(
-            "its rotary scaling would be lost in the conversion", where=str(path), cure="use the safetensors model"
+            "its rotary scaling would be lost in the conversion",
+            where=str(path),
+            cure="use the safetensors model",
         )

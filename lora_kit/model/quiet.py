@@ -1,5 +1,6 @@
-"""transformers, peft and huggingface_hub draw bars and warn about things that lora_kit has checked; hush them, briefly."""
+"""transformers and huggingface_hub draw bars and warn about what lora_kit has checked; hush them, briefly."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,10 @@ def quiet_libraries() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft 0.21 asks for it while it wraps a model.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

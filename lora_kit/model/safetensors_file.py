@@ -1,19 +1,21 @@
 """The header of a safetensors file, read with distrust: names, types, shapes and where the bytes are.
 
-safetensors' own reader accepts a duplicated name (the last one wins) and says little about what it refuses. This one
-reads only the header, without numpy or torch, so that a wrong file is named before anything heavy is imported.
-Format: 8 bytes little-endian header length, JSON header, data (https://huggingface.co/docs/safetensors).
+safetensors' own reader accepts a duplicated name (the last one wins) and says little about what it refuses.
+This one reads only the header, without numpy or torch, so that a wrong file is named before anything heavy is
+imported. Format: 8 bytes little-endian header length, JSON header, data
+(https://huggingface.co/docs/safetensors).
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lora_kit.errors import ModelError
+
+Untrusted: TypeAlias = Any
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 ITEM_BYTES = {
@@ -80,7 +82,11 @@ def _guess(start: bytes, size: int) -> str:
     for magic, what in LOOKS_LIKE.items():
         if start.startswith(magic[:16]):
             return what
-    return "the file is empty" if size == 0 else "its header length is impossible, so it is damaged or something else"
+    return (
+        "the file is empty"
+        if size == 0
+        else "its header length is impossible, so it is damaged or something else"
+    )
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     return header
 
 
-def _entry(name: str, value: Any, data_start: int, path: Path) -> TensorEntry:  # noqa: ANN401 - untrusted JSON
+def _entry(name: str, value: Untrusted, data_start: int, path: Path) -> TensorEntry:
     try:
         dtype, shape, (start, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
         numbers = (*shape, start, end)
@@ -118,6 +124,6 @@ def _check_cover(entries: list[TensorEntry], data_start: int, size: int, path: P
     if any(after[0] != before[1] for before, after in pairwise(places)):
         raise _unreadable(path, "its tensors overlap or leave gaps")
     if places[-1][1] != size:
-        raise _unreadable(path, f"it has {size} bytes where its header promises {places[-1][1]}: cut off or damaged")
-
-
+        raise _unreadable(
+            path, f"it has {size} bytes where its header promises {places[-1][1]}: cut off or damaged"
+        )

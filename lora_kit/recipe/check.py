@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from lora_kit.recipe.draft import Draft, clipped, shown
+from lora_kit.recipe.draft import Draft, clipped, dotted, shown
 from lora_kit.recipe.keys import Key, all_keys, sections, unknown_key
 from lora_kit.recipe.schema import LARGEST, Recipe
 from lora_kit.recipe.yaml_text import plain_scalar
@@ -35,7 +35,7 @@ def against_schema(draft: Draft) -> Recipe | None:
         return Recipe.model_validate(draft.values)
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False, include_input=False):
-            _explain(draft, item["type"], ".".join(str(part) for part in item["loc"][:2]))
+            _explain(draft, item["type"], dotted(*(str(part) for part in item["loc"][:2])))
     return None
 
 
@@ -47,7 +47,8 @@ def _explain(draft: Draft, kind: str, name: str) -> None:
     elif kind == "missing":
         for key in keys.values():
             if key.required and (key.name == name or key.name.startswith(f"{name}.")):
-                draft.report(key.name, "is missing", f"give {key.expected}: {key.meaning}")
+                wanted = key.expected if key.choices else key.meaning.rstrip(".")
+                draft.report(key.name, "is missing", f"add it: {wanted}")
     elif name in sections():
         found = f"is a section of keys, got {shown(draft.get(name))}"
         draft.report(name, found, f"its keys: {', '.join(sections()[name].model_fields)}")

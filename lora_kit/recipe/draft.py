@@ -76,6 +76,11 @@ class Draft:
             raise collected(list(self.problems.values()))
 
 
+def dotted(*parts: str) -> str:
+    """Join the parts of a key; one that has a dot of its own (``train.steps: 3``) is put in quotes."""
+    return ".".join(f"'{part}'" if "." in part else part for part in parts if part)
+
+
 def collected(problems: Sequence[Problem]) -> RecipeError:
     """Build one RecipeError of the problems by line, at most 20 and a count of the others."""
     ordered = sorted(problems, key=_line)
@@ -97,7 +102,7 @@ def shown(value: object) -> str:
         return clipped(json.dumps(value, ensure_ascii=False))
     if isinstance(value, list):
         return clipped("[" + ", ".join(shown(item) for item in value[:20]) + "]")
-    return clipped(json.dumps(value))
+    return clipped(json.dumps(value).replace("Infinity", ".inf").replace("NaN", ".nan"))
 
 
 def clipped(text: str, length: int = 60) -> str:

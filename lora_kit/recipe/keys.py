@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from lora_kit.recipe.draft import dotted
 from lora_kit.recipe.schema import LARGEST, Recipe, Spec
 from lora_kit.registry import did_you_mean
 
@@ -68,7 +69,7 @@ def all_keys() -> dict[str, Key]:
         for leaf, model_field in spec.model_fields.items():
             if not section and leaf in owners:
                 continue
-            name = f"{section}.{leaf}".lstrip(".")
+            name = dotted(section, leaf)
             options = _options(properties[leaf])
             required = model_field.is_required()
             table[name] = Key(
@@ -90,7 +91,7 @@ def _options(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _words(schema: Mapping[str, Any]) -> str:
     """Say what a JSON Schema of one type takes."""
     if "enum" in schema:
-        return ", ".join(schema["enum"])
+        return f"one of {', '.join(schema['enum'])}"
     if "pattern" in schema:  # only names have one
         return "a name of at most 64 letters, digits, '.', '_' and '-'"
     if schema["type"] == "array":
@@ -99,40 +100,37 @@ def _words(schema: Mapping[str, Any]) -> str:
     marks = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     # LARGEST only keeps absurd numbers away from the libraries below: no need to read it beside every key
     limits = [
-        f"{mark} {schema[name]}" for name, mark in marks.items() if schema.get(name, LARGEST) != LARGEST
+        f"{mark} {schema[name]:g}" for name, mark in marks.items() if schema.get(name, LARGEST) != LARGEST
     ]
     return f"{words.get(schema['type'], schema['type'])} {' and '.join(limits)}".strip()
 
 
 def unknown_key(name: str) -> tuple[str, str]:
     """Say what is wrong with a dotted name that is no key, and the cure; its value is never shown."""
-    section, _, leaf = name.rpartition(".")
+    section, _, leaf = name.strip("'").rpartition(".")
     found = f"unknown key '{leaf}'" + (f" in {section}" if section else "")
     if _SECRET.search(leaf):
         return found, "recipes are stored with every run: keep secrets in environment variables, never here"
     if leaf in _ELSEWHERE:
         return found, _ELSEWHERE[leaf]
-    if name in all_keys():  # one line of YAML with a dot in it
-        return f"unknown key '{name}'", f"write '{leaf}' inside the section '{section}'"
+    if "'" in name:  # one line of YAML with a dot in its key
+        return f"unknown key {name}", f"write '{leaf}' inside the section '{section}'"
+    if section and section not in sections():
+        return f"unknown section '{section}'", did_you_mean(name, list(all_keys())) or _known_sections()
     return found, _suggestion(section, leaf)
 
 
 def _suggestion(section: str, leaf: str) -> str:
-    names = list(all_keys())
-    siblings = (
-        [*sections(), "name"]
-        if not section
-        else [key.rpartition(".")[2] for key in names if _in(key, section)]
-    )
-    if near := did_you_mean(leaf, siblings):
-        return near
-    elsewhere = [key for key in names if key.rpartition(".")[2] == leaf]
-    if elsewhere:
-        return f"did you mean '{elsewhere[0]}'?"
-    if siblings:
-        return f"known: {', '.join(siblings)}"
-    return did_you_mean(f"{section}.{leaf}", names) or f"known sections: {', '.join(sections())}"
+    split = [key.rpartition(".") for key in all_keys()]
+    for owner, _, own_leaf in split:
+        if own_leaf == leaf:
+            return f"did you mean '{dotted(owner, leaf)}'?"
+    siblings = [own_leaf for owner, _, own_leaf in split if owner == section]
+    if not section:
+        siblings += sections()
+    known = f"known: {', '.join(siblings)}" if section else _known_sections()
+    return did_you_mean(leaf, siblings) or known
 
 
-def _in(key: str, section: str) -> bool:
-    return key.rpartition(".")[0] == section
+def _known_sections() -> str:
+    return f"known sections: {', '.join(sections())}"

@@ -66,9 +66,9 @@ def dump_recipe(recipe: Recipe) -> str:
     lines = ["# Resolved recipe: every key with its value."]
     for name, value in portable(recipe).items():
         if isinstance(value, dict):
-            lines += ["", f"{name}:", *(f"  {key}: {_yaml(item)}" for key, item in value.items())]
+            lines += ["", f"{name}:", *(f"  {key}: {yaml_value(item)}" for key, item in value.items())]
         else:
-            lines.append(f"{name}: {_yaml(value)}")
+            lines.append(f"{name}: {yaml_value(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -84,9 +84,10 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     return plain
 
 
-def _yaml(value: object) -> str:
+def yaml_value(value: object) -> str:
+    """Write a value in one line of YAML: plain where that reads back as the same text, else quoted."""
     if isinstance(value, list):
-        return "[" + ", ".join(_yaml(item) for item in value) + "]"
+        return "[" + ", ".join(yaml_value(item) for item in value) + "]"
     if not isinstance(value, str):
         return json.dumps(value)
     if _PLAIN.fullmatch(value) and plain_scalar(value) == value:

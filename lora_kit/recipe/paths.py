@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_kit.errors import RecipeError
-from lora_kit.recipe.draft import COMMAND_LINE, Draft
+from lora_kit.recipe.draft import COMMAND_LINE, Draft, shown
 from lora_kit.recipe.shipped import shipped_dir
 from lora_kit.registry import did_you_mean
 
 SAMPLE = "sample:"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _EXPANDED = re.compile(r"^~|\$[A-Za-z_{(]")
 _NOT_A_PATH = (
     (re.compile("\0"), "holds a NUL byte", ""),
@@ -59,6 +60,8 @@ def resolve_paths(draft: Draft, recipe: Path, allow_outside: Sequence[Path | str
                 draft.set(key, items, draft.place(key))
         except RecipeError as error:
             draft.add(replace(error.problems[0], where=draft.place(key), key=key))
+        except OSError as error:  # a name that is too long, a directory that may not be read
+            draft.report(key, f"can't be looked up: {error.strerror}")
 
 
 def locate(text: str, scope: Scope) -> Path:
@@ -73,10 +76,9 @@ def locate(text: str, scope: Scope) -> Path:
     path = scope.directory / text
     if scope.roots is not None:
         _confine(path, text, scope.directory, scope.roots)
-    parent, name = os.path.split(os.path.normpath(path) if scope.roots is None else path)
-    return (
-        Path(os.path.realpath(parent)) / name if name not in {"", ".", ".."} else Path(os.path.realpath(path))
-    )
+    if path.name in {"", ".."}:
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
 
 
 def _confine(path: Path, text: str, directory: Path, roots: tuple[Path, ...]) -> None:
@@ -84,7 +86,11 @@ def _confine(path: Path, text: str, directory: Path, roots: tuple[Path, ...]) ->
     allowed = roots if is_absolute else (directory, *roots)
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(root)) for root in allowed):
-        found = f"'{text}' is absolute" if is_absolute else f"'{text}' leads out of the recipe's directory"
+        found = (
+            f"{shown(text)} is absolute"
+            if is_absolute
+            else f"{shown(text)} leads out of the recipe's directory"
+        )
         outside = real if real.is_dir() else real.parent
         raise RecipeError(
             found, cure=f"allow it with --allow-outside {outside}, or give it on the command line"
@@ -96,7 +102,7 @@ def _data_file(text: str, scope: Scope) -> str:
         return str(_sample(text.removeprefix(SAMPLE)))
     path = locate(text, scope)
     if not path.exists():
-        raise RecipeError(f"no such file: '{text}'", cure=_missing_cure(path, text))
+        raise RecipeError(f"no such file: {shown(text)}", cure=_missing_cure(path, text))
     return str(path)
 
 
@@ -115,7 +121,7 @@ def _sample(name: str) -> Path:
     known = sorted(path.name for path in folder.glob("*.json*"))
     if name not in known:
         hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-        raise RecipeError(f"no shipped sample '{name}'", cure=hint)
+        raise RecipeError(f"no shipped sample {shown(name)}", cure=hint)
     return folder / name
 
 
@@ -128,13 +134,13 @@ def _base_model(text: str, scope: Scope) -> str:
         return text
     path = locate(text, scope)
     if not path.is_dir():
-        raise RecipeError(f"no such folder: '{text}'", cure=_missing_cure(path, text))
+        raise RecipeError(f"no such folder: {shown(text)}", cure=_missing_cure(path, text))
     return str(path)
 
 
 def _suite(text: str, scope: Scope) -> str:
     """Resolve a suite file; a suite's name passes through."""
-    if "/" not in text and not text.endswith((".yaml", ".yml")):
+    if _NAME.fullmatch(text) and not text.endswith((".yaml", ".yml")):
         return text
     return _data_file(text, scope)
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lora_kit.recipe.draft import shown
 from lora_kit.recipe.keys import Key, all_keys, sections
+from lora_kit.recipe.load import yaml_value
 from lora_kit.recipe.schema import Recipe
 
 
@@ -25,6 +25,6 @@ def reference_markdown() -> str:
 
 def _row(key: Key) -> str:
     default = list(key.default) if isinstance(key.default, tuple) else key.default
-    written = default if isinstance(default, str) else shown(default)
-    cells = (f"`{key.name}`", key.expected, "required" if key.required else f"`{written}`", key.meaning)
+    written = "required" if key.required else f"`{yaml_value(default)}`"
+    cells = (f"`{key.name}`", key.expected, written, key.meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

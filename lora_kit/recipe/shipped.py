@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lora_kit.errors import RecipeError
+from lora_kit.recipe.draft import clipped
 from lora_kit.registry import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -50,20 +51,20 @@ def find_recipe(name_or_path: str | Path) -> Path:
     Raises:
         RecipeError: Neither a file nor a shipped recipe.
     """
-    path, names = Path(name_or_path), recipe_names()
-    text = str(name_or_path)
-    if "\0" not in text and path.exists() and not path.is_dir():
-        return path
-    if text in names:
+    text, names = str(name_or_path), recipe_names()
+    path = Path(text)
+    if text in names and not path.is_file():
         return names[text]
-    beside = [str(sibling) for sibling in path.parent.glob("*.yaml")] if "\0" not in text else []
-    hint = did_you_mean(text, [*beside, *names]) or did_you_mean(path.stem, list(names))
-    what = (
-        "a directory, not a recipe"
-        if text and not hint and "\0" not in text and path.is_dir()
-        else "no such recipe"
-    )
-    raise RecipeError(what, where=text, cure=f"{hint} shipped: {', '.join(names)}".strip())
+    try:
+        is_there = "\0" not in text and path.exists()
+        siblings = [str(sibling) for sibling in path.parent.glob("*.yaml")] if "\0" not in text else []
+    except OSError as error:
+        raise RecipeError(f"can't be looked up: {error.strerror}", where=clipped(text)) from error
+    if is_there and not path.is_dir():
+        return path
+    hint = did_you_mean(text, [*siblings, *names]) or did_you_mean(path.stem, list(names))
+    found = "is a directory, not a recipe" if is_there else "no such recipe"
+    raise RecipeError(found, where=clipped(text), cure=f"{hint} shipped: {', '.join(names)}".strip())
 
 
 def list_recipes() -> list[RecipeCard]:

@@ -25,10 +25,11 @@ from ruamel.yaml.events import (
 from ruamel.yaml.reader import ReaderError
 
 from lora_kit.errors import Problem, RecipeError
-from lora_kit.recipe.draft import COMMAND_LINE, Draft, clipped, collected, shown
+from lora_kit.recipe.draft import COMMAND_LINE, Draft, clipped, collected, dotted, shown
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+MAX_VALUES = 2000
 _CONSTANTS = {"": None, "~": None} | {
     spelling: value
     for word, value in (("null", None), ("true", True), ("false", False))
@@ -46,6 +47,7 @@ _CURES = {
     "mapping values are not allowed": "check the indentation, and quote text that contains ': '",
     "could not find expected ':'": "every line of a section is 'key: value'",
     "but got '<stream end>'": "a bracket or brace is never closed",
+    "unexpected end of stream": "a quote is never closed",
     "special characters are not allowed": "remove the control character",
 }
 
@@ -133,6 +135,7 @@ class _Reader:
         self.text = text
         self.draft = draft
         self.place = place
+        self.values = 0
         self.events: Iterator[Any] = iter(YAML(typ="safe", pure=True).parse(text))
 
     def document(self, key: str = "") -> Any:  # noqa: ANN401
@@ -153,8 +156,11 @@ class _Reader:
         return value
 
     def node(self, event: Any, key: str, depth: int) -> Any:  # noqa: ANN401
+        self.values += 1
         if depth > MAX_DEPTH:
             self.fatal(f"nested more than {MAX_DEPTH} deep", event)
+        if self.values > MAX_VALUES:
+            self.fatal(f"more than {MAX_VALUES} keys and values; a recipe has some fifty", event)
         if event.anchor is not None:
             self.report(event, key, "anchors and aliases (& and *) are not allowed", "write the value out")
         elif getattr(event, "tag", None) is not None:
@@ -178,27 +184,27 @@ class _Reader:
         lines: dict[str, int] = {}
         while not isinstance(event := next(self.events), MappingEndEvent):
             line = event.start_mark.line + 1
-            name, dotted = self.name(event, prefix, depth)
+            name = self.name(event, prefix, depth)
+            key = dotted(prefix, name)
             if name in lines:
-                self.report(
-                    event, dotted, f"given twice; line {lines[name]} has it too", "keep one of the two"
-                )
-            else:
-                self.draft.places[dotted] = self.place(line)
-            value = self.node(next(self.events), dotted, depth + 1)
-            lines.setdefault(name, line)
-            values.setdefault(name, value)
+                found = f"given twice; line {lines[name]} has it too"
+                self.report(event, key, found, "keep one of the two")
+            elif name:
+                self.draft.places[key] = self.place(line)
+            value = self.node(next(self.events), key, depth + 1)
+            if name and name not in lines:
+                values[name], lines[name] = value, line
         return values
 
-    def name(self, event: Any, prefix: str, depth: int) -> tuple[str, str]:  # noqa: ANN401
+    def name(self, event: Any, prefix: str, depth: int) -> str:  # noqa: ANN401
+        """Return a key; it is empty where there is a list, a mapping or nothing in its place."""
         self.node(event, prefix, depth + 1)
-        if not isinstance(event, ScalarEvent):
-            self.report(event, prefix, "a key must be a word, not a list or a mapping")
-            return "?", f"{prefix}.?".lstrip(".")
-        dotted = ".".join(part for part in (prefix, event.value) if part)
+        if not isinstance(event, ScalarEvent) or not event.value:
+            self.report(event, prefix, "a key must be a word")
+            return ""
         if event.value == "<<":
-            self.report(event, dotted, "merge keys (<<) are not allowed", "write the keys out")
-        return event.value, dotted
+            self.report(event, dotted(prefix, "<<"), "merge keys (<<) are not allowed", "write the keys out")
+        return event.value
 
     def report(self, event: Any, key: str, found: str, cure: str = "") -> None:  # noqa: ANN401
         self.draft.report(clipped(key), found, cure, where=self.place(event.start_mark.line + 1))
@@ -211,7 +217,8 @@ class _Reader:
         """Say where YAML itself stopped; the text is not quoted, because it may hold a secret."""
         where, found = self.place(1), str(error)
         if isinstance(error, MarkedYAMLError):
-            mark = error.problem_mark or error.context_mark
+            is_unclosed = error.context_mark and re.search("stream end|end of stream", str(error.problem))
+            mark = error.context_mark if is_unclosed else error.problem_mark
             column = "" if self.place(1) == COMMAND_LINE else f":{mark.column + 1}"
             where = self.place(mark.line + 1) + column
             found = ", ".join(part for part in (error.context, error.problem) if part)

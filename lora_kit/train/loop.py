@@ -16,7 +16,13 @@ from accelerate import Accelerator
 from peft import PeftModel
 from torch import Tensor
 
-from lora_kit.artifacts.checkpoint import CheckpointState, newest_valid, read_checkpoint, rotate, save_checkpoint
+from lora_kit.artifacts.checkpoint import (
+    CheckpointState,
+    newest_valid,
+    read_checkpoint,
+    rotate,
+    save_checkpoint,
+)
 from lora_kit.artifacts.metrics_log import MetricsLog
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.data.collate import MicroBatch, flatten, pad
@@ -83,7 +89,11 @@ class TrainResult:
 
 
 def train(
-    job: TrainJob, observer: Observer, *, allow_inexact: bool = False, on_diverged: Callable[[], None] | None = None
+    job: TrainJob,
+    observer: Observer,
+    *,
+    allow_inexact: bool = False,
+    on_diverged: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Train to the plan's end, from the newest valid checkpoint if there is one.
 
@@ -127,7 +137,11 @@ class _Loop:
         self.parameters = trainable_parameters(job.model)
         self.optimizer = build_optimizer(self.parameters, job.plan.spec)
         self.stepper = Stepper(
-            job.model, list(self.parameters.values()), self.optimizer, job.accelerator, job.plan.spec.max_grad_norm
+            job.model,
+            list(self.parameters.values()),
+            self.optimizer,
+            job.accelerator,
+            job.plan.spec.max_grad_norm,
         )
         self.log = MetricsLog(job.run.metrics)
         self.step = 0
@@ -237,7 +251,7 @@ class _Loop:
         return [collate([examples[index] for index in part]) for part in parts]
 
     def _validate(self) -> float | None:
-        """Held-out loss, None if it is not finite; the best so far is remembered (the earlier one on a tie)."""
+        """Held-out loss, None if not finite; the best so far is remembered (the earlier one on a tie)."""
         batches = self._micro_batches(self.job.validation)
         loss = validation_loss(self.job.model, batches, self.job.accelerator)
         if not math.isfinite(loss):

@@ -49,7 +49,7 @@ class Observer(Protocol):
         """A part of the work before or after the steps begins."""
 
     def started(self, *, step: int, steps: int, notes: list[str]) -> None:
-        """Training goes on after ``step`` of ``steps``; ``notes`` are checkpoints that were skipped, and why."""
+        """Training goes on after ``step`` of ``steps``; ``notes`` say which checkpoints were skipped."""
 
     def stepped(self, record: StepRecord) -> None:
         """A step was made."""

@@ -27,7 +27,9 @@ def build_optimizer(parameters: Mapping[str, nn.Parameter], spec: TrainSpec) -> 
     )
 
 
-def optimizer_tensors(optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def optimizer_tensors(
+    optimizer: torch.optim.AdamW, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
     """Copy the optimizer's state to named CPU tensors: ``<parameter>:<moment>``."""
     return {
         f"{name}:{moment}": optimizer.state[parameter][moment].detach().cpu().clone()

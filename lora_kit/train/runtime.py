@@ -27,7 +27,9 @@ def build_accelerator(device: str) -> Accelerator:
 
 def runtime_identity() -> dict[str, str]:
     """What must be equal for a resumed run to be bit-identical: versions, threads, CPU or GPU kind."""
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+    hardware = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+    )
     return {
         "versions": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
         "threads": str(torch.get_num_threads()),

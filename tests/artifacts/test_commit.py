@@ -44,7 +44,7 @@ def test_failpoint_counts_its_turns(monkeypatch):
     arm(monkeypatch, "file.after_write@3=raise, file.after_rename=erofs")
     failpoint("file.after_write")
     failpoint("file.after_write")
-    with pytest.raises(RuntimeError, match="file.after_write"):
+    with pytest.raises(RuntimeError, match=r"file\.after_write"):
         failpoint("file.after_write")
     failpoint("file.after_write")
     with pytest.raises(OSError, match="Read-only") as caught:
@@ -71,6 +71,14 @@ def test_write_file_replaces_whole_content(tmp_path):
     write_file(path, b"second")
     assert path.read_bytes() == b"second"
     assert names(tmp_path) == ["a b ü.bin"]
+
+
+def test_write_file_never_writes_into_the_old_file(tmp_path):
+    path, reader = tmp_path / "a", tmp_path / "link"
+    write_file(path, b"old")
+    os.link(path, reader)
+    write_file(path, b"new")
+    assert (path.read_bytes(), reader.read_bytes()) == (b"new", b"old")
 
 
 @pytest.mark.parametrize("action", ["raise", "enospc"])
@@ -154,7 +162,8 @@ def test_committed_dir_leaves_nothing_of_a_failed_block(tmp_path, error, exists)
     if exists:
         with committed_dir(target) as part:
             (part / "a").write_bytes(b"old")
-    with pytest.raises(MachineError if error is OSError else error), committed_dir(target) as part:
+    expected = MachineError if error is OSError else error
+    with pytest.raises(expected), committed_dir(target) as part:  # noqa: PT012
         (part / "a").write_bytes(b"new")
         raise error
     assert names(tmp_path) == (["step"] if exists else [])
@@ -183,6 +192,29 @@ def test_committed_dir_checks_the_room_before_it_writes(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name an open file")
+def test_everything_is_on_the_disk_before_the_rename_and_the_rename_after(tmp_path, monkeypatch):
+    events = []
+    real = Path.rename
+    monkeypatch.setattr(
+        os, "fsync", lambda number: events.append(Path(os.readlink(f"/proc/self/fd/{number}")))
+    )
+    monkeypatch.setattr(Path, "rename", lambda self, to: (events.append("rename"), real(self, to)))
+    with committed_dir(tmp_path / "d") as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "a").write_bytes(b"a")
+    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    assert {part, part / "sub", part / "sub" / "a"} <= set(before)
+    assert any("manifest.json" in path.name for path in before)
+    assert after == [tmp_path]
+    events.clear()
+    write_file(tmp_path / "f", b"")
+    assert [path.name for path in events] == [f".tmp-f-{os.getpid()}", tmp_path.name]
+    events.clear()
+    discard(tmp_path / "d")
+    assert events == ["rename", tmp_path]
+
+
 def test_discard_is_out_of_sight_before_it_deletes(tmp_path, monkeypatch):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a").write_bytes(b"a")
@@ -195,7 +227,13 @@ def test_discard_is_out_of_sight_before_it_deletes(tmp_path, monkeypatch):
 
 
 def test_sweep_clears_litter_and_puts_back_what_was_set_aside(tmp_path):
-    for name in (".tmp-step-000001-12", ".trash-step-000002-12", ".old-kept-12", ".old-replaced-12", "replaced"):
+    for name in (
+        ".tmp-step-000001-12",
+        ".trash-step-000002-12",
+        ".old-kept-12",
+        ".old-replaced-12",
+        "replaced",
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
     (tmp_path / ".tmp-run.json-12").write_text("{")

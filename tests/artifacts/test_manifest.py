@@ -78,7 +78,7 @@ def test_another_format_is_not_damage(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_not_an_object_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(ModelError, match="is not (a )?JSON"):
+    with pytest.raises(ModelError, match=r"is not (a )?JSON"):
         read_object(tmp_path / "x.json")
     with pytest.raises(ModelError, match="is missing"):
         read_sealed(tmp_path / "y.json")

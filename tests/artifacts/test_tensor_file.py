@@ -58,7 +58,11 @@ def test_the_mode_follows_the_umask(tmp_path, mask):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_finite_is_refused_by_name(tmp_path, bad):
-    tensors = {"good": torch.ones(2), "ids": torch.ones(2, dtype=torch.int64), "bad": torch.tensor([1.0, bad])}
+    tensors = {
+        "good": torch.ones(2),
+        "ids": torch.ones(2, dtype=torch.int64),
+        "bad": torch.tensor([1.0, bad]),
+    }
     save_tensors(tmp_path / "t", tensors)
     assert nonfinite_names(tensors) == ["bad"]
     with pytest.raises(ModelError, match="holds NaN or infinity in bad"):

@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+from lora_kit import pipeline  # noqa: F401 - imported once, here, instead of in every child
 from lora_kit.artifacts.commit import FAILPOINTS
 from lora_kit.artifacts.metrics_log import stable_digest
 from lora_kit.cli.app import run as command_line
-from lora_kit import pipeline  # noqa: F401 - imported once, here, instead of in every child
 
 
 def child(recipe: str, folder: Path, environment: dict[str, str]) -> int:
@@ -39,7 +39,7 @@ def wait(pid: int) -> int:
 
 def digests(folder: Path) -> dict[str, str]:
     """What must be equal: the adapter, the optimizer's last state, the metrics without clock times."""
-    last = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    last = max((folder / "checkpoints").glob("step-*"))
     return {
         "adapter": hashlib.sha256((folder / "adapter/adapter_model.safetensors").read_bytes()).hexdigest(),
         "optimizer": hashlib.sha256((last / "optimizer.safetensors").read_bytes()).hexdigest(),

@@ -12,7 +12,9 @@ from lora_kit.train.plan import plan_training
 
 @given(rows=st.integers(1, 60), batch=st.integers(1, 20), epochs=st.integers(1, 3), seed=st.integers(0, 5))
 def test_every_epoch_holds_every_row_once(rows: int, batch: int, epochs: int, seed: int) -> None:
-    plan = plan_training(TrainSpec(batch_size=batch, epochs=epochs, seed=seed), rows=rows, has_validation=False)
+    plan = plan_training(
+        TrainSpec(batch_size=batch, epochs=epochs, seed=seed), rows=rows, has_validation=False
+    )
     assert plan.steps == math.ceil(rows / batch) * epochs
     seen: dict[int, list[int]] = {}
     for step in range(1, plan.steps + 1):
@@ -61,5 +63,10 @@ def test_saves_where_the_best_checkpoint_may_be() -> None:
 def test_dropout_seeds_differ_by_step_process_and_seed() -> None:
     plan = plan_training(TrainSpec(steps=9), rows=10, has_validation=False)
     other = plan_training(TrainSpec(steps=9, seed=1), rows=10, has_validation=False)
-    seeds = {plan.dropout_seed(1, 0), plan.dropout_seed(2, 0), plan.dropout_seed(1, 1), other.dropout_seed(1, 0)}
+    seeds = {
+        plan.dropout_seed(1, 0),
+        plan.dropout_seed(2, 0),
+        plan.dropout_seed(1, 1),
+        other.dropout_seed(1, 0),
+    }
     assert len(seeds) == 4

@@ -7,7 +7,7 @@ https://platform.openai.com/docs/api-reference/fine-tuning/chat-input
 
 from collections.abc import Mapping
 
-from lora_kit.data.format import Format, checked_turns, list_field, role_of
+from lora_kit.data.format import Format, checked_turns, list_field, object_item, role_of, train_flag
 from lora_kit.data.strict_json import kind_of
 from lora_kit.data.types import Conversation, Message, Role, Row
 from lora_kit.errors import DataError
@@ -29,17 +29,16 @@ def convert(row: Row) -> list[Conversation]:
 
 
 def _message(turn: object, where: str, key: str) -> Message:
-    if not isinstance(turn, dict):
-        raise DataError(f"must be an object, found {kind_of(turn)}", where=where, key=key)
+    fields = object_item(turn, where=where, key=key)
     for name in _UNSUPPORTED:
-        if turn.get(name):
+        if fields.get(name):
             raise DataError(f"'{name}' can't be learned yet", where=where, key=key, cure="leave the row out")
     for name in ("role", "content"):
-        if name not in turn:
-            cure = "this looks like ShareGPT (format: sharegpt)" if {"from", "value"} & turn.keys() else ""
+        if name not in fields:
+            cure = "this looks like ShareGPT (format: sharegpt)" if {"from", "value"} & fields.keys() else ""
             raise DataError(f"missing field '{name}'", where=where, key=f"{key}.{name}", cure=cure)
-    role = role_of(turn["role"], _ROLES, where=where, key=f"{key}.role")
-    return Message(role, _content(turn["content"], where, f"{key}.content"), train=_trained(turn, where, key))
+    role = role_of(fields["role"], _ROLES, where=where, key=f"{key}.role")
+    return Message(role, _content(fields["content"], where, f"{key}.content"), train=train_flag(fields, where=where, key=key))
 
 
 def _content(content: object, where: str, key: str) -> str:
@@ -57,16 +56,6 @@ def _content(content: object, where: str, key: str) -> str:
             )
         texts.append(text)
     return "".join(texts)
-
-
-def _trained(turn: dict[str, object], where: str, key: str) -> bool:
-    for name in ("train", "weight"):
-        value = turn.get(name)
-        if value is not None:
-            if value not in (0, 1) or not isinstance(value, int):
-                raise DataError("must be true or false (or 1 or 0)", where=where, key=f"{key}.{name}")
-            return bool(value)
-    return True
 
 
 FORMAT = Format(

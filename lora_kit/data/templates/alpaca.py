@@ -9,13 +9,10 @@ repeats the sections without it.
 from lora_kit.data.template_types import TemplateSpec, Turn, mark, said
 from lora_kit.data.types import Segment
 
-WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request."
-)
-WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-)
+TASK = "Below is an instruction that describes a task"
+REQUEST = "Write a response that appropriately completes the request."
+WITH_INPUT = f"{TASK}, paired with an input that provides further context. {REQUEST}"
+WITHOUT_INPUT = f"{TASK}. {REQUEST}"
 
 
 def ask(turn: Turn) -> list[Segment]:

@@ -10,7 +10,9 @@ from lora_kit.data.types import Segment
 
 def ask(turn: Turn) -> list[Segment]:
     """Write the system turn if there is one, the user's turn and the assistant's opening."""
-    system = [] if turn.system is None else [mark("<|im_start|>system\n"), said(turn.system), mark("<|im_end|>\n")]
+    system = (
+        [] if turn.system is None else [mark("<|im_start|>system\n"), said(turn.system), mark("<|im_end|>\n")]
+    )
     return [
         *system,
         mark("<|im_start|>user\n"),

@@ -9,7 +9,8 @@ sentence, and a further turn repeats the sections without it; the original has n
 from lora_kit.data.template_types import TemplateSpec, Turn, mark, said
 from lora_kit.data.types import Segment
 
-INTRO = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+TASK = "Below is an instruction that describes a task."
+INTRO = f"{TASK} Write a response that appropriately completes the request."
 
 
 def ask(turn: Turn) -> list[Segment]:

@@ -14,13 +14,13 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel
 
+from lora_kit.catalogue import FAMILIES
 from lora_kit.data.collate import flatten, pad
 from lora_kit.data.encode import Encoder
 from lora_kit.data.plan_batches import plan_micro_batches
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, ModelError, Problem
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
-from lora_kit.model.families import family_of
 from lora_kit.model.forward import example_nats
 
 MICRO_BATCH_TOKENS = 2048
@@ -35,7 +35,7 @@ class TransformersEngine:
         model: A causal language model; a PeftModel if it has an adapter.
         encoder: Text to ids, as in training.
         adapter: Whether the adapter is on; False on a PeftModel is the base.
-        base_fingerprint: Hash of the base's weights where it is known; otherwise they are hashed on first use.
+        base_fingerprint: Hash of the base's weights where it is known; else they are hashed when needed.
 
     Raises:
         ModelError: ``adapter`` is asked for and there is none.
@@ -79,7 +79,7 @@ class TransformersEngine:
         Raises:
             DataError: A prompt leaves no room for an answer.
         """
-        rows = [self._encoder.encode_prompt(messages) for messages in prompts]
+        rows = self._encoder.encode_prompts(prompts)
         self._check_room(
             [(len(row) + 1, _excerpt(messages)) for row, messages in zip(rows, prompts, strict=True)]
         )
@@ -97,10 +97,10 @@ class TransformersEngine:
         Raises:
             DataError: A conversation is longer than the model reads.
         """
-        examples = [self._encoder.encode(conversation) for conversation in conversations]
+        examples = self._encoder.encode_many(conversations)
         lengths = [len(example.input_ids) for example in examples]
         self._check_room([(n, c.origin) for n, c in zip(lengths, conversations, strict=True)])
-        flattened = family_of(self._model.config).flattened
+        flattened = _lies_flat(self._model.config.model_type)
         collate = flatten if flattened else pad
         for chosen in plan_micro_batches(lengths, MICRO_BATCH_TOKENS, padded=not flattened):
             batch = collate([examples[index] for index in chosen]).to(self._model.device)
@@ -117,7 +117,7 @@ class TransformersEngine:
         trainable = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._model.eval()
         try:
-            # Not inference_mode: a buffer that a model refreshes in there could never be trained through again.
+            # Not inference_mode: what a model caches in there could never be trained through again.
             with torch.no_grad():
                 if isinstance(self._model, PeftModel) and not self._adapter:
                     with self._model.disable_adapter():
@@ -191,6 +191,12 @@ def _context_tokens(model: PreTrainedModel | PeftModel) -> int | None:
     return limit
 
 
+def _lies_flat(model_type: str) -> bool:
+    """Whether rows may be laid end to end; padding is right for every model."""
+    families = (FAMILIES[name] for name in FAMILIES)
+    return any(family.flattened for family in families if model_type in family.model_types)
+
+
 def _answer_bytes(conversation: Conversation) -> int:
     answers = (m.content for m in conversation.messages if m.role == "assistant" and m.train)
     return sum(len(answer.encode("utf-8")) for answer in answers)
@@ -206,7 +212,7 @@ def _hash_tensors(tensors: dict[str, torch.Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(raw.numpy()))
+        digest.update(raw.numpy().data)
     return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ def score(answer: str, reference: str) -> float:
 
 
 def signature() -> str:
-    """sacrebleu's own signature; it exists only after a first score."""
+    """Signature of sacrebleu's own; it exists only after a first score."""
     _scorer().sentence_score("a", ["a"])
     return f"chrF2|{_scorer().get_signature()}"
 

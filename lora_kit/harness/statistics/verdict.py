@@ -39,8 +39,8 @@ class Difference:
         p: Two-sided, from the bootstrap.
         verdict: ``higher`` or ``lower`` for a metric without a better side.
         smallest_visible: Difference that these items would show in 80 % of cases; None if nothing varies.
-        more_items_needed: Items of the same kind that would decide a difference of this size; 0 if it is decided,
-            None if no number would.
+        more_items_needed: Items to add that would decide a difference of this size; 0 if it is decided, None
+            if no number would.
     """
 
     difference: float
@@ -122,7 +122,7 @@ def verdict_of(low: float, high: float, *, clusters: int, higher_is_better: bool
 
 
 def more_items_needed(difference: float, error: float, *, clusters: int, items: int) -> int | None:
-    """Items to add until a difference of this size would be seen in 80 % of cases; None if there is none to see."""
+    """Items to add until a difference of this size is seen in 80 % of cases; None for no difference."""
     if difference == 0.0:
         return None
     wanted = clusters * (POWER_FACTOR * error / difference) ** 2

@@ -1,0 +1,88 @@
+"""Find the base model that a recipe names, wherever it is, and say exactly which one it is.
+
+Three kinds of name: a folder, a hub id, ``package:NAME/FILE.gguf``. All end as a checked folder of
+safetensors with a fingerprint; nobody after this asks where it came from.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_kit.errors import ModelError
+from lora_kit.model import hub
+from lora_kit.model.cache import cache_dir
+from lora_kit.model.family import Family
+from lora_kit.model.fingerprint import fingerprint
+from lora_kit.model.folder import ModelFolder, check_folder
+from lora_kit.model.gguf_convert import converted_folder, find_in_package
+from lora_kit.recipe.schema import BaseSpec
+
+PACKAGE = "package:"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFiles:
+    """A base model on disk, checked.
+
+    Args:
+        source: The name in the recipe.
+        revision: Commit of a hub model.
+        folder: Where config.json, the weights and the tokenizer are.
+        config: Content of config.json.
+        family: The architecture's family.
+        fingerprint: 64 hex digits over architecture and weights.
+    """
+
+    source: str
+    revision: str | None
+    folder: Path
+    config: dict[str, Any]
+    family: Family
+    fingerprint: str
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of rows of the embedding."""
+        return int(self.config["vocab_size"])
+
+
+def find_base(spec: BaseSpec, *, cache: Path | None = None) -> BaseFiles:
+    """Find, fetch or convert, and check a base model.
+
+    Args:
+        spec: The recipe's ``base`` section.
+        cache: Folder for converted models and hashes; ``$LORA_KIT_CACHE`` or ``~/.cache/lora_kit`` if absent.
+
+    Raises:
+        ModelError: There is no such model, or it is not safe, complete or supported.
+        MachineError: Network, disk or memory are missing.
+    """
+    cache = cache_dir() if cache is None else cache
+    folder, revision = _locate(spec, cache)
+    model: ModelFolder = check_folder(folder)
+    return BaseFiles(
+        source=spec.model,
+        revision=revision,
+        folder=folder,
+        config=model.config,
+        family=model.family,
+        fingerprint=fingerprint(model, cache=cache),
+    )
+
+
+def _locate(spec: BaseSpec, cache: Path) -> tuple[Path, str | None]:
+    place = Path(spec.model).expanduser()
+    is_package, is_folder = spec.model.startswith(PACKAGE), place.is_absolute() or place.is_dir()
+    if (is_package or is_folder) and spec.revision is not None:
+        raise ModelError("only a model of the hub has a revision", key="base.revision", cure="remove the key")
+    if is_package:
+        package, _, file = spec.model.removeprefix(PACKAGE).partition("/")
+        return converted_folder(find_in_package(package, file), cache=cache), None
+    if is_folder:
+        return place, None
+    if not HUB_ID.fullmatch(spec.model):
+        cure = "name an existing folder, a hub id such as EleutherAI/pythia-160m, or package:NAME/FILE.gguf"
+        raise ModelError(f"no such model '{spec.model}'", key="base.model", cure=cure)
+    return hub.fetch(spec.model, spec.revision)

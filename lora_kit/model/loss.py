@@ -1,0 +1,84 @@
+"""Cross-entropy of a frozen head, without ever holding the (N, V) logits.
+
+The head's weights are frozen, so the only gradient is the one of the hidden states, and it can be computed in
+the forward pass, chunk by chunk, while a chunk's logits are still there: softmax minus one-hot, times the
+head (the idea of Cut Cross-Entropy, arXiv 2411.09009, and Liger, arXiv 2410.10989). Sums, never means: means
+of micro-batches with unequal numbers of trained tokens don't add up to the mean of the whole.
+"""
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+CHUNK_ROWS = 128
+Context: TypeAlias = Any  # of torch.autograd.Function, which has no public type
+
+
+class _SumOfNats(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        head = (weight, bias)
+        if not ctx.needs_input_grad[0]:
+            return target_nats(hidden, *head, targets).sum()
+        gradient = torch.empty_like(hidden)
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+        for rows, logits, wanted in _chunks(hidden, *head, targets):
+            nats = _subtract_log_sum(logits, wanted)
+            total += nats.sum(dtype=torch.float64)
+            softmax = logits.exp_()
+            softmax.scatter_add_(1, wanted, softmax.new_full(wanted.shape, -1.0))
+            torch.mm(softmax.to(weight.dtype), weight, out=gradient[rows])
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.to(gradient.dtype), None, None, None
+
+
+def sum_of_nats(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
+    """Sum the cross-entropy of each target, differentiable with respect to ``hidden``.
+
+    Args:
+        hidden: Float ``(N, H)``, the states that predict the targets, in the head's number type.
+        head: The frozen output layer, ``(V, H)``.
+        targets: Int64 ``(N,)``.
+
+    Returns:
+        Float64 scalar, natural log; exactly 0 when N = 0. Logits have the head's number type, and float32 at
+        least from there on, as in transformers.
+    """
+    assert not head.weight.requires_grad, "the head is frozen"
+    result: Tensor = _SumOfNats.apply(hidden, head.weight, head.bias, targets)
+    return result
+
+
+@torch.no_grad()
+def target_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    """Return each target's cross-entropy, float64 ``(N,)``; without gradient; as :func:`sum_of_nats`."""
+    nats = torch.empty(len(targets), dtype=torch.float64, device=hidden.device)
+    for rows, logits, wanted in _chunks(hidden, weight, bias, targets):
+        nats[rows] = _subtract_log_sum(logits, wanted).double()
+    return nats
+
+
+def _chunks(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield rows, their logits (rows, V) in float32 or better, and their targets (rows, 1)."""
+    for start in range(0, len(targets), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        logits = nn.functional.linear(hidden[rows], weight, bias)
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        yield rows, logits.to(precise), targets[rows, None]
+
+
+def _subtract_log_sum(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Turn logits into log-probabilities in place and return the targets' nats (rows,)."""
+    logits -= logits.logsumexp(dim=1, keepdim=True)
+    return -logits.gather(1, wanted)[:, 0]

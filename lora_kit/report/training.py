@@ -1,0 +1,168 @@
+"""What was trained, on what, with what, and how long it took: facts as pairs of label and text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_kit.report.gather import RunFacts
+from lora_kit.report.svg import Point
+from lora_kit.report.wording import duration, finite, mapping, median, nats, number, plain, size
+
+Facts = tuple[tuple[str, str], ...]
+
+
+def series(steps: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
+    """(step, value) of each line of the log where both are finite numbers."""
+    found = ((finite(line.get("step")), finite(line.get(key))) for line in steps)
+    return [(step, value) for step, value in found if step is not None and value is not None]
+
+
+def mean_at_ends(points: Sequence[Point]) -> tuple[float, float] | None:
+    """Means of the first and of the last tenth of the points; None if there are none."""
+    if not points:
+        return None
+    few = max(1, len(points) // 10)
+    first, last = points[:few], points[-few:]
+    return sum(y for _, y in first) / few, sum(y for _, y in last) / few
+
+
+def training_facts(facts: RunFacts) -> Facts:
+    """How the training went."""
+    losses, state = series(facts.steps, "loss"), facts.state
+    ends = mean_at_ends(losses)
+    peaks = [value for _, value in series(facts.steps, "peak_memory_bytes")]
+    speeds = [value for _, value in series(facts.steps, "tokens_per_second")]
+    kept = state.get("kept_step")
+    rows = (
+        ("Status", state.get("status")),
+        ("Steps", f"{len(facts.steps):,}"),
+        ("Kept", None if kept is None else f"step {number(kept)}"),
+        ("Training loss", ends and f"{number(ends[0], 3)} → {nats(ends[1])} (means of the first and last tenth)"),
+        ("Validation loss", _loss(state.get("validation_loss"))),
+        ("Trained tokens", _total(facts, "trained_tokens")),
+        ("All tokens", _total(facts, "total_tokens")),
+        ("Time in steps", _seconds(facts)),
+        ("Speed", f"{number(median(speeds))} tokens/s (median)" if speeds else None),
+        ("Peak memory", size(max(peaks)) if peaks else None),
+        ("Started", state.get("started")),
+        ("Finished", state.get("finished")),
+        ("Inexact resume", "; ".join(map(str, state.get("inexact") or ()))),
+    )
+    return _known(rows)
+
+
+def run_facts(adapter: Mapping[str, Any]) -> Facts:
+    """Base, fingerprints, versions, hardware."""
+    base, runtime = mapping(adapter.get("base")), mapping(adapter.get("runtime"))
+    template, quantization = mapping(adapter.get("template")), mapping(adapter.get("quantization"))
+    rows = (
+        ("Base model", base.get("source")),
+        ("Base revision", base.get("revision")),
+        ("Base fingerprint", base.get("fingerprint")),
+        ("Base precision", base.get("dtype")),
+        ("Quantization", quantization.get("method")),
+        ("Template", template.get("name")),
+        ("System prompt", adapter.get("system")),
+        ("Recipe fingerprint", adapter.get("recipe_fingerprint")),
+        ("Training fingerprint", adapter.get("training_fingerprint")),
+        ("Data fingerprint", adapter.get("data_fingerprint")),
+        ("Encoder fingerprint", adapter.get("encoder_fingerprint")),
+        ("Versions", runtime.get("versions") or adapter.get("versions")),
+        ("Hardware", runtime.get("hardware")),
+        ("Threads", runtime.get("threads")),
+    )
+    return _known(rows)
+
+
+def certificate_facts(certificate: Mapping[str, Any]) -> Facts:
+    """What the merge proved."""
+    difference, limit = (finite(certificate.get(name)) for name in ("max_logit_difference", "tolerance"))
+    agreement = finite(certificate.get("greedy_agreement"))
+    base = {"original": "the original base", "dequantized": "the dequantised base, which was trained on"}
+    rows = (
+        ("Folder", certificate.get("folder")),
+        ("Number type", certificate.get("dtype")),
+        ("Added to", base.get(str(certificate.get("base")))),
+        ("Layers changed", certificate.get("modules")),
+        ("Largest logit difference", difference is not None and f"{difference:.2g} (allowed {limit or 0:.2g})"),
+        ("Largest logit", finite(certificate.get("max_logit")) and number(certificate["max_logit"])),
+        (
+            "Same likeliest token",
+            agreement is not None
+            and f"{agreement:.2%}".replace("%", " %") + f" of {number(certificate.get('tokens'))} positions",
+        ),
+    )
+    return _known(rows)
+
+
+def data_facts(data: Mapping[str, Any]) -> Facts:
+    """What the model learned from."""
+    longest = data.get("longest") or [{}]
+    rows = (
+        ("Format", data.get("format")),
+        ("Rows read", _count(data.get("rows_read"))),
+        ("Rows used", _count(data.get("rows_used"))),
+        ("Training examples", _count(data.get("train_rows"))),
+        ("Validation examples", _count(data.get("validation_rows"))),
+        ("Tokens", _count(data.get("tokens"))),
+        ("Trained tokens", _count(data.get("trained_tokens"))),
+        ("Longest example", f"{number(longest[0].get('tokens'))} tokens, {longest[0].get('row')}" if longest[0] else None),
+    )
+    return _known(rows)
+
+
+def lost_rows(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(what happened, to how many rows, the first of them) for everything that is worth a look."""
+    tallies = {f"dropped: {reason}": tally for reason, tally in mapping(data.get("dropped")).items()}
+    tallies |= {f"partly dropped: {reason}": t for reason, t in mapping(data.get("partly_dropped")).items()}
+    single = {"truncated": "prompt cut", "duplicates": "duplicate", "empty_prompts": "empty prompt"}
+    tallies |= {label: data.get(key) for key, label in single.items()}
+    tallies |= {"contains NUL characters": data.get("nul_characters")}
+    known = [(label.replace("_", " "), mapping(tally)) for label, tally in tallies.items()]
+    return [
+        (plain(label), number(tally["count"]), plain(", ".join(map(str, tally.get("rows", ())))))
+        for label, tally in known
+        if tally.get("count")
+    ]
+
+
+def length_bars(data: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(longest length, examples) of each bar of the histogram."""
+    bars = [mapping(bar) for bar in data.get("histogram") or ()]
+    return [
+        (f"≤ {bar['up_to']:,}" if finite(bar.get("up_to")) else "longer", int(finite(bar.get("examples")) or 0))
+        for bar in bars
+    ]
+
+
+def loss_table(facts: RunFacts, most: int = 12) -> list[tuple[str, str, str]]:
+    """(step, loss, validation loss) of about a dozen steps, the last among them."""
+    losses = series(facts.steps, "loss")
+    validation = dict(series(facts.steps, "validation_loss"))
+    every = max(1, -(-len(losses) // most))
+    shown = {step: loss for index, (step, loss) in enumerate(losses) if (len(losses) - 1 - index) % every == 0}
+    return [
+        (number(step), number(loss, 3), number(validation[step], 3) if step in validation else "")
+        for step, loss in shown.items()
+    ]
+
+
+def _known(rows: Sequence[tuple[str, object]]) -> Facts:
+    return tuple((label, plain(value)) for label, value in rows if value not in (None, "", False))
+
+
+def _loss(value: object) -> str | None:
+    return None if finite(value) is None else nats(value)
+
+
+def _count(value: object) -> str | None:
+    return None if finite(value) is None else number(value)
+
+
+def _total(facts: RunFacts, key: str) -> str | None:
+    points = series(facts.steps, key)
+    return number(sum(value for _, value in points)) if points else None
+
+
+def _seconds(facts: RunFacts) -> str | None:
+    points = series(facts.steps, "seconds")
+    return duration(sum(value for _, value in points)) if points else None

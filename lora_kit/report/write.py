@@ -1,0 +1,113 @@
+"""report.html and report.md from what a run has left on disk: same files in, same bytes out.
+
+The page holds everything in itself and can reach nothing: its content security policy
+allows its own style and script by their hash and no address at all. All text in it is
+foreign (prompts, answers, paths), so both templates escape every value that they show.
+"""
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lora_kit.artifacts.commit import write_file
+from lora_kit.artifacts.run_dir import RunDir
+from lora_kit.report.gather import gather
+from lora_kit.report.view import ReportView, build_view
+
+_PAGE = Path(__file__).parent / "page"
+# What Markdown reads inside a line (links, emphasis, HTML, mentions, math), and what only at its start.
+_INLINE = re.compile(r"([\\`*_\[\]<>&|~@$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+_AT_START = re.compile(r"^(\d*)([#+=.)-])(?=[\s#+=-]|$)")
+
+
+def write_report(run: RunDir) -> list[Path]:
+    """Write both reports into the run directory, each whole or not at all.
+
+    Returns:
+        The HTML page and the Markdown file.
+
+    Raises:
+        DataError: The run has no training log yet, or it is damaged.
+        MachineError: The disk can't take it.
+    """
+    view = build_view(gather(run))
+    pages = {run.report_html: html_page(view), run.report_md: markdown_page(view)}
+    for path, content in pages.items():
+        write_file(path, content.encode("utf-8", "replace"))
+    return list(pages)
+
+
+def html_page(view: ReportView) -> str:
+    """One self-contained HTML page."""
+    style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    policy = f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; base-uri 'none'"
+    template = _html().get_template("report.html.j2")
+    # Both files are ours; escaping them would break them and their hashes.
+    return template.render(view=view, policy=policy, style=Markup(style), script=Markup(script))  # noqa: S704
+
+
+def markdown_page(view: ReportView) -> str:
+    """The same in Markdown tables, without the pictures."""
+    return _markdown().get_template("report.md.j2").render(view=view)
+
+
+class Verbatim(str):
+    """Text that is Markdown already."""
+
+    __slots__ = ()
+
+
+def escape_markdown(value: object) -> str:
+    r"""Text that shows as it is in a paragraph or table cell; line breaks become ``<br>``.
+
+    Example:
+        >>> escape_markdown("| <b>\n# no")
+        '\\| \\<b\\><br>\\# no'
+    """
+    if isinstance(value, Verbatim):
+        return value
+    lines = (line.strip() for line in str(value).replace("\t", " ").split("\n"))
+    return "<br>".join(_AT_START.sub(r"\1\\\2", _INLINE.sub(r"\\\1", line)) for line in lines)
+
+
+def fenced(code: str, language: str) -> Verbatim:
+    """A code block, with a fence that the code can't close."""
+    longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Verbatim(f"{fence}{language}\n{code.rstrip()}\n{fence}")
+
+
+def _source(content: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+@cache
+def _html() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_PAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _markdown() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_PAGE),
+        autoescape=False,  # noqa: S701 - `finalize` escapes every value, for Markdown
+        finalize=escape_markdown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"verbatim": Verbatim, "fenced": fenced}
+    return environment

@@ -1,0 +1,436 @@
+"""Faults of data files, B1-B25: each ends in one error that names file, row and field, or in a counted, listed skip.
+
+Encoding (B11, B12, B15-B19) is in test_b_encoding.py, a changed file on resume (B23) with training.
+"""
+
+import json
+import os
+import random
+import resource
+import sys
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lora_kit.data.prepare import PreparedData, prepare_data
+from lora_kit.data.sources import read_rows
+from lora_kit.data.types import Conversation, Example
+from lora_kit.errors import DataError, Problem
+from lora_kit.recipe.schema import DataSpec
+
+GOOD = {"instruction": "q", "input": "", "output": "a"}
+Prepare = Callable[..., PreparedData]
+
+
+class CharacterEncoder:
+    """One token per character, so that whatever was lost or changed on the way shows."""
+
+    fingerprint = "c" * 64
+
+    def try_encode_many(self, conversations: list[Conversation]) -> list[Example | Problem]:
+        return [self.encode(conversation) for conversation in conversations]
+
+    def encode(self, conversation: Conversation) -> Example:
+        ids: list[int] = []
+        trained: list[bool] = []
+        for message in conversation.messages:
+            text = message.context + message.content
+            ids += [ord(character) for character in text]
+            trained += [message.role == "assistant" and message.train] * len(text)
+        return Example(tuple(ids), tuple(trained), conversation.origin, "")
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    """``prepare(bytes or rows, **keys of data)``; the file is rows.jsonl unless `name` says otherwise."""
+
+    def run(content: bytes | list[Any], *, name: str = "rows.jsonl", **keys: Any) -> PreparedData:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else lines(content))
+        spec = {
+            "train": str(path),
+            "format": "alpaca",
+            "validation_fraction": 0.0,
+            "max_tokens": 10**7,
+        } | keys
+        return prepare_data(DataSpec(**spec), CharacterEncoder())
+
+    return run
+
+
+def lines(rows: list[Any]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def problems(caught: pytest.ExceptionInfo[DataError]) -> list[str]:
+    text = str(caught.value).splitlines()
+    assert caught.value.exit_code == 3
+    assert all(len(line) <= 300 and "Traceback" not in line for line in text)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("format_name", "row", "field"),
+    [
+        ("alpaca", {"instruction": "q"}, "output"),
+        ("alpaca", {"output": "a"}, "instruction"),
+        ("dolly", {"instruction": "q", "output": "a"}, "response"),
+        ("dolly", {}, "instruction"),
+        ("messages", {"conversations": []}, "messages"),
+        ("messages", {"messages": [{"role": "user"}]}, "messages[0].content"),
+    ],
+)
+def test_b1_missing_field(format_name: str, row: dict, field: str, prepare: Prepare) -> None:
+    good = {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+        "response": "a",
+    } | GOOD
+    with pytest.raises(DataError) as caught:
+        prepare([good] * 16 + [row], format=format_name)
+    assert problems(caught)[0].startswith(
+        f"rows.jsonl:17: {field}: missing field '{field.rpartition('.')[2]}'"
+    )
+
+
+@pytest.mark.parametrize("value", [5, 1.5, True, None, ["a"], {"a": "b"}])
+@pytest.mark.parametrize("field", ["instruction", "input", "output"])
+def test_b2_wrong_type(field: str, value: object, prepare: Prepare) -> None:
+    rows = [GOOD, GOOD | {field: value}]
+    if field == "input" and value is None:
+        assert prepare(rows).report.to_json()["rows_used"] == 2
+        return
+    with pytest.raises(DataError) as caught:
+        prepare(rows)
+    assert problems(caught)[0].startswith(f"rows.jsonl:2: {field}: must be text, found ")
+
+
+def test_b3_a_column_of_dates_stays_text(prepare: Prepare) -> None:
+    data = prepare([GOOD | {"output": "2024-01-01"}] * 5)
+    assert {bytes(example.input_ids) for example in data.train} == {b"q2024-01-01"}
+
+
+@pytest.mark.parametrize("answer", ["", " \n\t", "\u200b\u200d", "\ufeff", "\u00a0 \u2060"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_b4_empty_answer(answer: str, name: str, prepare: Prepare) -> None:
+    rows = [GOOD, GOOD | {"output": answer}]
+    content = lines(rows) if name == "rows.jsonl" else json.dumps(rows).encode()
+    with pytest.raises(DataError) as caught:
+        prepare(content, name=name)
+    assert problems(caught) == [f"{name}:2: output: empty answer; write an answer, or set data.on_empty=drop"]
+    report = prepare(content, name=name, on_empty="drop").report.to_json()
+    assert report["dropped"] == {"empty_answer": {"count": 1, "rows": [f"{name}:2"]}}
+
+
+def test_b5_not_utf8(prepare: Prepare) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(lines([GOOD]) + b'{"instruction": "caf\xe9", "output": "a"}\n')
+    assert problems(caught) == ["rows.jsonl:2: byte 0xe9 at column 21 is not UTF-8; save the file as UTF-8"]
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        lambda clean: b"\xef\xbb\xbf" + clean,
+        lambda clean: clean.replace(b"\n", b"\r\n"),
+        lambda clean: b"\n\n" + clean.replace(b"\n", b"\n \t\n\r\n"),
+        lambda clean: clean.rstrip(b"\n"),
+        lambda clean: b"\xef\xbb\xbf[" + clean.rstrip(b"\n").replace(b"\n", b",\r\n") + b"]\n\n",
+    ],
+    ids=["BOM", "CRLF", "blank lines", "no final newline", "as a list"],
+)
+def test_b6_dress_of_the_file_does_not_matter(dress: Callable[[bytes], bytes], prepare: Prepare) -> None:
+    clean = lines([GOOD | {"output": f"line 1\nline {n}\r\n\u2028é"} for n in range(5)])
+    assert prepare(dress(clean)).fingerprint == prepare(clean).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("content", "look"),
+    [
+        (lines([GOOD, GOOD])[:-9], "rows.jsonl:2: not JSON: unterminated string"),
+        (b"<!DOCTYPE html><html><body>404", "this is a web page, not the data"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "this is a Git LFS pointer, not the data; run `git lfs pull`",
+        ),
+        (b"PK\x03\x04", "this is a zip archive"),
+        (b"\x1f\x8b\x08", "this is a gzip file"),
+        (b"PAR1", "this is a Parquet file"),
+        (b"", "the file is empty"),
+        (b"\n \n", "the file is empty"),
+    ],
+)
+def test_b7_what_the_file_is(content: bytes, look: str, prepare: Prepare) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(content)
+    assert look in problems(caught)[0]
+
+
+def test_b7_a_pipe_never_blocks(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match="this is a pipe"):
+        prepare_data(DataSpec(train=str(tmp_path / "rows.jsonl"), format="alpaca"), CharacterEncoder())
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b'{"instruction": "q", "output": NaN}', "NaN is not JSON"),
+        (b'{"instruction": "q", "output": "a", "x": [Infinity]}', "Infinity is not JSON"),
+        (b'{"instruction": "q", "output": "a", "output": "b"}', "key 'output' appears twice in one object"),
+        (b'{"instruction": "q", "output": "\\ud800"}', "half of a surrogate pair"),
+        (b'{"instruction": "\\ud83d", "output": "\\ude00"}', "half of a surrogate pair"),
+    ],
+)
+def test_b8_what_json_readers_let_through(line: bytes, found: str, prepare: Prepare) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(lines([GOOD]) + line)
+    assert problems(caught)[0].startswith(f"rows.jsonl:2: {found}")
+
+
+def test_b8_whole_surrogate_pairs_and_nul_are_text(prepare: Prepare) -> None:
+    data = prepare(b'{"instruction": "\\ud83d\\ude00", "output": "a\\u0000b \\\\ud800"}')
+    assert data.train[0].input_ids == tuple(map(ord, "\U0001f600a\0b \\ud800"))
+    assert data.report.to_json()["nul_characters"] == {"count": 1, "rows": ["rows.jsonl:1"]}
+
+
+def _read_with_little_memory(path: str) -> None:
+    with open("/proc/self/statm") as statm:  # noqa: PTH123
+        in_use = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 64 * 2**20, in_use + 64 * 2**20))
+    found: list[str] = []
+    try:
+        for row in read_rows(Path(path), on_problem=lambda problem: found.append(str(problem))):
+            found.append(row.origin)
+    except DataError as error:
+        found.append(str(error))
+    sys.exit(0 if found and "MemoryError" not in found else 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda: b'{"instruction": "' + b"x" * 200_000_000 + b'"}', "a row of more than 1,048,576 bytes"),
+        (
+            lambda: b'{"messages": [' + b",".join([b'{"role":"user","content":"a"}'] * 1_000_000) + b"]}",
+            "a row of more than",
+        ),
+        (
+            lambda: b'{"instruction": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+            "nested more than 64 levels deep",
+        ),
+        (lambda: b"[" + b'{"instruction": "' + b"x" * 200_000_000, "a row of more than"),
+        (lambda: b"[" * 100_000_000, "an element must be an object"),
+    ],
+    ids=["200 MB row", "a million turns", "deep row", "200 MB element", "deep list"],
+)
+def test_b9_giants_are_refused_in_flat_memory(make: Callable[[], bytes], found: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(make())
+    child = get_context("fork").Process(target=_read_with_little_memory, args=(str(path),))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    with pytest.raises(DataError, match=found):
+        list(read_rows(path))
+
+
+def test_b10_duplicates_are_counted_and_kept(prepare: Prepare) -> None:
+    report = prepare([GOOD, GOOD | {"output": "b"}, GOOD, GOOD]).report.to_json()
+    assert report["duplicates"] == {"count": 2, "rows": ["rows.jsonl:3", "rows.jsonl:4"]}
+    assert report["rows_used"] == 4
+
+
+def test_b10_a_training_row_in_the_validation_file(prepare: Prepare, tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_bytes(lines([GOOD | {"instruction": " Q\n"}]))
+    rows = [GOOD | {"output": "b"}, GOOD]
+    report = prepare(rows, validation=str(held)).report.to_json()
+    assert report["dropped"] == {"overlap_with_validation": {"count": 1, "rows": ["rows.jsonl:2"]}}
+    with pytest.raises(DataError) as caught:
+        prepare(rows, validation=str(held), on_overlap="error")
+    assert problems(caught)[0].startswith("rows.jsonl:2: this row is also a validation row (held.jsonl:1)")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_b10_duplicates_never_straddle_the_split(share: float, prepare: Prepare) -> None:
+    rows = [GOOD | {"instruction": f"{word} {n // 2}"} for n in range(60) for word in ("What", "what ")]
+    data = prepare(rows, validation_fraction=share)
+    sides = [
+        {bytes(example.input_ids).lower().replace(b" a", b"a") for example in side}
+        for side in (data.train, data.validation)
+    ]
+    assert not sides[0] & sides[1]
+    assert sides[1]
+
+
+def test_b13_overlong_rows_follow_the_policy(prepare: Prepare) -> None:
+    rows = [GOOD, {"instruction": "q" * 50, "output": "a" * 5}, {"instruction": "q", "output": "a" * 50}]
+    with pytest.raises(DataError) as caught:
+        prepare(rows, max_tokens=20)
+    assert [line.split(";")[0] for line in problems(caught)] == [
+        "rows.jsonl:2: 55 tokens, more than data.max_tokens 20",
+        "rows.jsonl:3: 51 tokens, more than data.max_tokens 20",
+    ]
+    dropped = prepare(rows, max_tokens=20, overlong="drop").report.to_json()["dropped"]
+    assert dropped == {"overlong": {"count": 2, "rows": ["rows.jsonl:2", "rows.jsonl:3"]}}
+    data = prepare(rows, max_tokens=20, overlong="truncate_prompt")
+    assert bytes(data.train[1].input_ids) == b"q" * 15 + b"a" * 5
+    report = data.report.to_json()
+    assert report["truncated"] == {"count": 1, "rows": ["rows.jsonl:2"]}
+    assert report["dropped"] == {"overlong": {"count": 1, "rows": ["rows.jsonl:3"]}}
+
+
+def test_b14_a_row_without_trained_tokens(prepare: Prepare) -> None:
+    silent = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "train": False}]
+    with pytest.raises(DataError) as caught:
+        prepare([{"messages": silent}], format="messages")
+    assert problems(caught) == ["rows.jsonl:1: no token of this row is trained"]
+
+
+def turns(*roles: str) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": "x"} for role in roles]}
+
+
+@pytest.mark.parametrize(
+    ("row", "where"),
+    [
+        (turns("assistant", "user"), "messages[0]: turn is from assistant, expected user"),
+        (turns("user", "user", "assistant"), "messages[1]: turn is from user, expected assistant"),
+        (turns("user", "assistant", "assistant"), "messages[2]: turn is from assistant, expected user"),
+        (turns("user", "system", "assistant"), "messages[1]: system message in the middle"),
+        (turns("system", "system", "user", "assistant"), "messages[1]: system message in the middle"),
+        (turns("user", "assistant", "user"), "messages[2]: the last turn is from user"),
+        (turns("system"), "messages[0]: the last turn is from system"),
+        ({"messages": []}, "messages: an empty conversation"),
+        ({"messages": {"role": "user"}}, "messages: must be a list, found an object"),
+        (turns("user", "asistant"), "messages[1].role: unknown role 'asistant'; did you mean 'assistant'?"),
+        (turns("user", "tool"), "messages[1].role: unknown role 'tool'; known: system, user, assistant"),
+        ({"messages": [{"role": 1, "content": "x"}]}, "messages[0].role: must be a role, found a number"),
+        ({"messages": ["hello"]}, "messages[0]: must be an object, found text"),
+        (
+            {"messages": [{"from": "human", "value": "x"}]},
+            "messages[0].role: missing field 'role'; this looks like ShareGPT",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0]: only text parts",
+        ),
+        (
+            {"messages": [{"role": "user", "content": None}]},
+            "messages[0].content: must be text or a list of parts",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x", "train": "no"}]},
+            "messages[0].train: must be true or false",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]},
+            "messages[0]: 'tool_calls' can't be learned",
+        ),
+    ],
+)
+def test_b20_turns_out_of_order(row: dict, where: str, prepare: Prepare) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare([turns("user", "assistant"), row], format="messages")
+    assert problems(caught)[0].startswith(f"rows.jsonl:2: {where}")
+
+
+def test_b22_nothing_left_tells_why(prepare: Prepare) -> None:
+    rows = [GOOD | {"output": ""}] * 3 + [GOOD | {"output": "a" * 99}]
+    with pytest.raises(DataError) as caught:
+        prepare(rows, on_empty="drop", overlong="drop", max_tokens=20)
+    expected = "no rows are left for train: 4 read, 4 dropped (empty_answer 3, overlong 1)"
+    assert problems(caught)[0].endswith(f"rows.jsonl: {expected}")
+
+
+def test_b22_all_rows_held_out_or_no_validation_row_left(prepare: Prepare, tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_bytes(lines([GOOD | {"output": ""}]))
+    with pytest.raises(DataError, match="no rows are left for validation: 2 read, 1 dropped"):
+        prepare([GOOD], validation=str(held), on_empty="drop")
+    held.write_bytes(lines([GOOD]))
+    with pytest.raises(
+        DataError, match="no rows are left for train: 2 read, 1 dropped .*, 1 held out for validation"
+    ):
+        prepare([GOOD], validation=str(held))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    question=st.text(min_size=1),
+    answer=st.text(min_size=1),
+    ascii_only=st.booleans(),
+    name=st.sampled_from(["a.jsonl", "a.json"]),
+)
+@pytest.mark.parametrize(
+    "extra",
+    ["", "e\u0301\u0327", "\u00e9", "\u202eabc", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u0301"],
+)
+def test_b24_text_comes_through_to_the_character(
+    prepare: Prepare, *, extra: str, question: str, answer: str, ascii_only: bool, name: str
+) -> None:
+    row = {"instruction": question, "output": f"!{answer}{extra}"}
+    content = json.dumps([row] if name == "a.json" else row, ensure_ascii=ascii_only).encode()
+    (example,) = prepare(content, name=name).train
+    assert "".join(map(chr, example.input_ids)) == f"{question}!{answer}{extra}"
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Damage a file as editors, networks and people do."""
+    raw = bytearray(data)
+    for _ in range(chance.choice([1, 1, 2, 5, 20])):
+        at = chance.randrange(len(raw) + 1)
+        length = chance.choice([0, 1, 1, 4, 40])
+        bits = [
+            b"",
+            b"\x00",
+            b"\xff",
+            b'"',
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b",",
+            b"\\",
+            b"\\ud800",
+            b"null",
+            b"NaN",
+            b"\n",
+            b"1e999",
+        ]
+        raw[at : at + length] = chance.choice([*bits, chance.randbytes(3), bytes(raw[at : at + 30]) * 2])
+    return bytes(raw[: chance.randrange(len(raw) + 1)]) if chance.random() < 0.2 else bytes(raw)
+
+
+@pytest.mark.parametrize("batch", range(10))
+def test_damaged_files_give_data_errors_and_nothing_else(batch: int, prepare: Prepare) -> None:
+    chance = random.Random(batch)
+    chat = [turns("user", "assistant"), turns("system", "user", "assistant", "user", "assistant")] * 2
+    dolly = [{"instruction": "é\n", "context": "c", "response": "r", "category": "qa"}] * 4
+    seeds = {"alpaca": [GOOD] * 4, "dolly": dolly, "messages": chat}
+    for _ in range(30):
+        format_name = chance.choice(list(seeds))
+        as_list = chance.random() < 0.5
+        rows = seeds[format_name]
+        clean = json.dumps(rows, ensure_ascii=chance.random() < 0.5).encode() if as_list else lines(rows)
+        try:
+            report = prepare(
+                mutated(clean, chance),
+                name="rows.json" if as_list else "rows.jsonl",
+                format=format_name,
+                on_empty="drop",
+            ).report.to_json()
+        except DataError as error:
+            text = str(error).splitlines()
+            assert text
+            assert all("rows.json" in line or line.startswith("... and") for line in text)
+        else:
+            dropped = sum(entry["count"] for entry in report["dropped"].values())
+            assert report["rows_read"] == report["rows_used"] + dropped
