@@ -180,3 +180,46 @@ def tiny_bloom(tiny_folder: TinyFolder) -> Path:
 def tiny_any(request: pytest.FixtureRequest, tiny_folder: TinyFolder) -> Iterator[Path]:
     """Each of the three families in turn."""
     return tiny_folder(request.param)
+
+
+ROWS = [
+    ("Name the colour of %s.", "It is the colour number %d, as everybody knows."),
+    ("How many legs has %s?", "It has %d legs."),
+    ("Say something about %s", "There is not much to say about it, but %d times is enough."),
+]
+THINGS = ("a fox", "the dog", "a brown cat", "the sun", "a lazy question", "the answer", "a quick word", "the text")
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path, tiny_folder: TinyFolder) -> Callable[..., Path]:
+    """Factory ``tiny_recipe(family="llama", folder=None, **sections)``: a recipe file with 24 Dolly rows beside it.
+
+    ``sections`` are nested dicts that are merged over the defaults: ``train={"steps": 4}``.
+    """
+    import json
+
+    def build(family: str = "llama", folder: Path | None = None, **sections: dict[str, Any]) -> Path:
+        home = folder or tmp_path
+        home.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {"instruction": ask % thing, "context": "", "response": say % number, "category": "open_qa"}
+            for number, thing in enumerate(THINGS)
+            for ask, say in ROWS
+        ]
+        (home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        shutil.copytree(tiny_folder(family), home / "base", dirs_exist_ok=True)
+        recipe: dict[str, Any] = {
+            "name": "tiny",
+            "base": {"model": "./base"},
+            "data": {"train": "rows.jsonl", "format": "dolly", "validation_fraction": 0.2},
+            "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
+            "train": {"steps": 6, "batch_size": 4, "save_every": 2, "learning_rate": 1e-2, "validate_every": 3},
+            "evaluate": {"suites": [], "max_new_tokens": 8, "bootstrap_samples": 100},
+        }
+        for name, section in sections.items():
+            recipe[name] = {**recipe.get(name, {}), **section} if isinstance(section, dict) else section
+        path = home / "recipe.yaml"
+        path.write_text(json.dumps(recipe, indent=1), encoding="utf-8")  # JSON is YAML
+        return path
+
+    return build

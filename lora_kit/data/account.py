@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from lora_kit.data.types import Example
@@ -42,6 +43,7 @@ class Account:
 
     rows_read: int = 0
     rows_used: int = 0
+    conversations: int = 0
     dropped: dict[str, Tally] = field(default_factory=dict)
     partly_dropped: dict[str, Tally] = field(default_factory=dict)
     truncated: Tally = field(default_factory=Tally)
@@ -49,6 +51,8 @@ class Account:
     empty_prompts: Tally = field(default_factory=Tally)
     nul_characters: Tally = field(default_factory=Tally)
     categories: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    bad_rows: list[str] = field(default_factory=list)
 
     def settle(self, origin: str, *, kept: int, lost: Sequence[str]) -> None:
         """Enter one row.
@@ -64,6 +68,10 @@ class Account:
                 self.partly_dropped.setdefault(reason, Tally()).add(origin)
         else:
             self.dropped.setdefault(lost[0] if lost else "no_conversation", Tally()).add(origin)
+
+    def note(self, problems: Iterable[str]) -> None:
+        """Keep what was wrong with dropped rows, the first ones in words."""
+        self.bad_rows += islice(problems, max(LISTED_ROWS - len(self.bad_rows), 0))
 
     def breakdown(self) -> str:
         """Say in one line what became of the rows."""
@@ -81,6 +89,7 @@ class DataReport:
     Args:
         account: Rows by what happened to them; rows of all files together.
         format: The data format's name.
+        format_reason: Why it is this one.
         sources: ``{role, file, sha256}`` of each file.
         encoder_fingerprint: Tokenizer, template and system prompt.
         train_rows: Examples to train on (a row of a message tree may give several).
@@ -90,6 +99,7 @@ class DataReport:
 
     account: Account
     format: str
+    format_reason: str
     sources: tuple[Mapping[str, str], ...]
     encoder_fingerprint: str
     train_rows: int
@@ -101,10 +111,12 @@ class DataReport:
         books = self.account
         return {
             "format": self.format,
+            "format_reason": self.format_reason,
             "sources": [dict(source) for source in self.sources],
             "encoder_fingerprint": self.encoder_fingerprint,
             "rows_read": books.rows_read,
             "rows_used": books.rows_used,
+            "conversations": books.conversations,
             "train_rows": self.train_rows,
             "validation_rows": self.validation_rows,
             "dropped": {reason: tally.to_json() for reason, tally in books.dropped.items()},
@@ -114,6 +126,8 @@ class DataReport:
             "empty_prompts": books.empty_prompts.to_json(),
             "nul_characters": books.nul_characters.to_json(),
             **self.lengths,
+            "bad_rows": list(books.bad_rows),
+            "counts": dict(books.counts),
             "categories": dict(sorted(books.categories.items())),
         }
 

@@ -31,7 +31,7 @@ class Format:
         convert: Row to conversations; raises a DataError that names the row's origin and the field.
         asks: Whether rows hold a question, so that a blank one is worth a count.
         options: What `data.options` may say: a word of the choices, or a list of words where there are none.
-        configured: Those options to the `convert` that follows them.
+        configured: Those options to the format that follows them.
         join: Rows to rows, where one conversation is spread over several; broken ones go to the callback.
         count: What else of a row the report counts.
     """
@@ -44,7 +44,7 @@ class Format:
     convert: Convert
     asks: bool = True
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    configured: Callable[[Options], Convert] | None = None
+    configured: Callable[[Options], "Format"] | None = None
     join: Callable[[Iterable[Row], Callable[[Problem], None]], Iterator[Row]] | None = None
     count: Callable[[Row], Mapping[str, int]] | None = None
 

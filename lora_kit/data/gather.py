@@ -4,14 +4,17 @@ Everything that can be known without a tokenizer is found here, in one pass over
 all rows, so that a user hears of every broken row at once and within seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from lora_kit.catalogue import FORMATS
 from lora_kit.data.account import Account
 from lora_kit.data.checks import Problems, blank_answer, has_blank_question, has_nul
+from lora_kit.data.columns import check_fields, in_own_words, renamed, with_options
 from lora_kit.data.format import Format
+from lora_kit.data.recognise import LOOKED_AT_ROWS, recognise
 from lora_kit.data.sources import read_rows
 from lora_kit.data.split import content_key, exact_key, is_held_out
 from lora_kit.data.types import Conversation, Row
@@ -57,16 +60,18 @@ class Gatherer:
         self.spec = spec
         self.account = account
         self.problems = problems
-        self.format: Format = FORMATS[spec.format]
         self.files = [("train", Path(spec.train))]
         if spec.validation is not None:
             self.files.append(("validation", Path(spec.validation)))
+        self.format: Format | None = None if spec.format == "auto" else self._ready(FORMATS[spec.format])
+        self.why = "named in the recipe"
         self.seen: set[bytes] = set()
 
     def rows(self) -> list[PlannedRow]:
         """Read, convert and check the rows of all files, in order.
 
         Raises:
+            RecipeError: `data.fields` or `data.options` don't belong to the format.
             MachineError: A file can't be read.
         """
         names = {path.name for _, path in self.files}
@@ -74,55 +79,84 @@ class Gatherer:
         for role, path in self.files:
             name = path.name if len(names) == len(self.files) else f"{path.parent.name}/{path.name}"
             try:
-                for row in read_rows(path, limit=self.spec.limit, name=name, on_problem=self._bad_row):
-                    rows += self._plan(row, role)
+                rows += self._file(path, name, role)
             except DataError as error:
                 self.problems.add(error.problems)
         self._mark_overlap(rows)
         return rows
 
-    def _bad_row(self, problem: Problem) -> None:
-        self.account.rows_read += 1
-        self.problems.add([problem])
+    def _file(self, path: Path, name: str, role: str) -> Iterator[PlannedRow]:
+        read = read_rows(path, limit=self.spec.limit, name=name, on_problem=self.bad_row)
+        rows = renamed(read, self.spec.fields)
+        if self.format is None:
+            first = list(islice(rows, LOOKED_AT_ROWS))
+            if not first:
+                return
+            form, self.why = recognise(first, str(path))
+            self.format = self._ready(form)
+            rows = chain(first, rows)
+        if self.format.join:
+            rows = self.format.join(rows, self.bad_row)
+        for row in rows:
+            try:
+                yield self._plan(row, self.format, role)
+            except DataError as error:
+                self.bad_row(*error.problems)
 
-    def _plan(self, row: Row, role: str) -> list[PlannedRow]:
+    def _ready(self, form: Format) -> Format:
+        check_fields(form, self.spec.fields)
+        return with_options(form, self.spec.options)
+
+    def bad_row(self, *problems: Problem) -> None:
+        """Enter a row that gives nothing, as the recipe's policy wants it."""
         self.account.rows_read += 1
-        try:
-            conversations = self.format.convert(row)
-        except DataError as error:
-            self.problems.add(error.problems)
-            return []
-        if "category" in self.format.optional and row.fields.get("category"):
+        told = [in_own_words(problem, self.spec.fields) for problem in problems]
+        if self.spec.on_bad_row == "drop":
+            self.account.settle(told[0].where, kept=0, lost=["bad_row"])
+            self.account.note(map(str, told))
+        else:
+            self.problems.add(told)
+
+    def _plan(self, row: Row, form: Format, role: str) -> PlannedRow:
+        conversations = form.convert(row)
+        planned = [self._place(conversation, form, role) for conversation in conversations]
+        self.account.rows_read += 1
+        self.account.conversations += len(planned)
+        if "category" in form.optional and row.fields.get("category"):
             self.account.categories[row.fields["category"]] += 1
-        return [PlannedRow(row.origin, [self._place(conversation, role) for conversation in conversations])]
+        if form.count:
+            self.account.counts.update(form.count(row))
+        return PlannedRow(row.origin, planned)
 
-    def _place(self, conversation: Conversation, role: str) -> Planned:
-        self._count(conversation)
+    def _place(self, conversation: Conversation, form: Format, role: str) -> Planned:
+        self._count(conversation, form)
         key = content_key(conversation)
         if self.spec.validation is None:
             held_out = is_held_out(key, self.spec.validation_fraction, group=conversation.group)
         else:
             held_out = role == "validation"
-        return Planned(conversation, key, held_out, self._blank(conversation))
+        return Planned(conversation, key, held_out, self._blank(conversation, form))
 
-    def _count(self, conversation: Conversation) -> None:
+    def _count(self, conversation: Conversation, form: Format) -> None:
         key = exact_key(conversation)
         if key in self.seen:
             self.account.duplicates.add(conversation.origin)
         self.seen.add(key)
-        if has_blank_question(conversation):
+        if form.asks and has_blank_question(conversation):
             self.account.empty_prompts.add(conversation.origin)
         if has_nul(conversation):
             self.account.nul_characters.add(conversation.origin)
 
-    def _blank(self, conversation: Conversation) -> str:
+    def _blank(self, conversation: Conversation, form: Format) -> str:
         at = blank_answer(conversation)
         if at is None:
             return ""
         if self.spec.on_empty == "error":
-            key = self.format.answer if len(conversation.messages) == 2 else f"{self.format.answer}[{at}]"
-            cure = "write an answer, or set data.on_empty=drop"
-            self.problems.add([Problem("empty answer", conversation.origin, key, cure)])
+            key = form.answer if len(conversation.messages) == 2 else f"{form.answer}[{at}]"
+            problem = Problem(
+                "empty answer", conversation.origin, key, "write one, or set data.on_empty=drop"
+            )
+            self.problems.add([in_own_words(problem, self.spec.fields)])
         return "empty_answer"
 
     def _mark_overlap(self, rows: Sequence[PlannedRow]) -> None:

@@ -75,7 +75,8 @@ def prepare_data(
     desk.refuse_nothing(gatherer)
     report = DataReport(
         account=account,
-        format=gatherer.format.name,
+        format=gatherer.format.name if gatherer.format else spec.format,
+        format_reason=gatherer.why,
         sources=tuple(
             {"role": role, "file": path.name, "sha256": source_sha256(path)} for role, path in gatherer.files
         ),
@@ -121,9 +122,13 @@ class _Desk:
         elif result is None:
             one.lost = "overlong"
         else:
-            one.lost = "error"
             nothing = Problem("no token of this row is trained", one.conversation.origin)
-            self.problems.add([result if isinstance(result, Problem) else nothing])
+            problem = result if isinstance(result, Problem) else nothing
+            one.lost = "bad_row"
+            if self.spec.on_bad_row == "drop":
+                self.account.note([str(problem)])
+            else:
+                self.problems.add([problem])
 
     def _results(self, batch: Sequence[Planned]) -> list[Example | Problem | None]:
         """Encode a batch; None stands for what is too long and dropped."""

@@ -5,11 +5,13 @@ about the values. Rows that are broken come out as problems in their place, so
 that all of them can be shown at once or counted; a broken file raises.
 """
 
+import gzip
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from lora_kit.data.sniff import open_regular, open_rows
 from lora_kit.data.strict_json import jsonl_rows, list_rows
@@ -88,14 +90,21 @@ def _items(path: Path, name: str) -> Iterator[Row | Problem]:
     if kind == ".parquet":
         yield from parquet_rows(path, name)
         return
-    with open_rows(path, gzipped=kind.endswith(".gz")) as stream:
-        head = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
-        stream.seek(0)
-        if not kind:
-            raise DataError(f"unknown kind of file '{path.suffix}'", where=str(path), cure=f"known: {', '.join(SUFFIXES)}")
-        read = csv_rows if kind.startswith(".csv") else list_rows if head.startswith(b"[") else jsonl_rows
-        try:
-            yield from read(stream, name)
-        except (OSError, EOFError, zlib.error) as error:
-            found = f"broken gzip data: {str(error).lower()}"
-            raise DataError(found, where=str(path), cure="copy the file again") from None
+    try:
+        with open_rows(path, gzipped=kind.endswith(".gz")) as stream:
+            yield from _text_items(stream, path, name)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        found = f"broken gzip data: {str(error).lower()}"
+        raise DataError(found, where=str(path), cure="copy the file again") from None
+
+
+def _text_items(stream: BinaryIO, path: Path, name: str) -> Iterator[Row | Problem]:
+    kind = _kind(path)
+    if not kind:
+        cure = f"known: {', '.join(SUFFIXES)}"
+        raise DataError(f"unknown kind of file '{path.suffix}'", where=str(path), cure=cure)
+    if kind.startswith(".csv"):
+        return csv_rows(stream, name)
+    head = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
+    stream.seek(0)
+    return list_rows(stream, name) if head.startswith(b"[") else jsonl_rows(stream, name)

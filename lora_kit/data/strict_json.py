@@ -224,4 +224,6 @@ def _skip_line(stream: BinaryIO, line: bytes) -> None:
 
 def too_large(origin: str) -> Problem:
     """Refuse a row above the cap."""
-    return Problem(f"a row of more than {ROW_CAP_BYTES:,} bytes", origin, cure="split the row, or leave it out")
+    return Problem(
+        f"a row of more than {ROW_CAP_BYTES:,} bytes", origin, cure="split the row, or leave it out"
+    )

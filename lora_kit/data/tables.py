@@ -22,7 +22,7 @@ _PARQUET_MAGIC = b"PAR1"
 
 
 def csv_rows(stream: BinaryIO, name: str) -> Iterator[Row | Problem]:
-    """Yield one row per record; the first record names the columns. Origins are the lines that records start on.
+    """Yield one row per record; the first one names the columns. Origins are the lines that records start on.
 
     Raises:
         DataError: Not UTF-8, a broken quote, a header without names or with one twice.
@@ -56,7 +56,9 @@ def _record(header: list[str], cells: list[str], origin: str) -> Row | Problem:
 
 def _checked_header(cells: list[str], origin: str) -> list[str]:
     if len(cells) == 1 and any(mark in cells[0] for mark in ";\t|"):
-        raise DataError("cells must be separated by commas", where=origin, cure="export the table with commas")
+        raise DataError(
+            "cells must be separated by commas", where=origin, cure="export the table with commas"
+        )
     for number, cell in enumerate(cells, 1):
         if not cell.strip():
             raise DataError(f"column {number} has no name", where=origin)
@@ -112,7 +114,9 @@ def _arrow_errors(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise DataError(f"damaged Parquet data: {first}", where=str(path), cure="copy the file again") from None
+        raise DataError(
+            f"damaged Parquet data: {first}", where=str(path), cure="copy the file again"
+        ) from None
 
 
 def _refuse_columns(file: Any, path: Path) -> None:  # noqa: ANN401 - pyarrow has no types

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lora_kit.catalogue import TEMPLATES
 from lora_kit.data.template_jinja import load_jinja_template
-from lora_kit.data.template_types import Template, TemplateSpec, Turn
+from lora_kit.data.template_types import Template, TemplateSpec, Turn, mark
 from lora_kit.data.tokenizer import Tokenizer
 from lora_kit.data.types import Message, Segment
 from lora_kit.errors import ModelError
@@ -72,24 +72,28 @@ class NamedTemplate:
 
     def render(self, messages: Sequence[Message], *, generation_prompt: bool) -> list[Segment]:
         """Write messages as segments; see ``Template.render``."""
-        spec = self.spec
         system = messages[0].content if messages[0].role == "system" else None
         turns = messages[0 if system is None else 1 :]
-        opens = bool(self.bos) and not spec.writes_bos
-        segments = [Segment(self.bos, control=True, trained=False)] if opens else []
-        for index in range(0, len(turns), 2):
-            first = index == 0
-            turn = Turn(turns[index], system if first else None, first, self.bos, self.eos)
-            segments += spec.ask(turn)
-            if index + 1 < len(turns):
-                segments += [
-                    Segment(spec.lead, control=True, trained=True),
-                    Segment(turns[index + 1].content, control=False, trained=True),
-                    Segment(spec.tail + self.end_mark, control=True, trained=True),
-                    Segment(spec.after, control=True, trained=False),
-                ]
         assert generation_prompt == (len(turns) % 2 == 1)
+        opens = bool(self.bos) and not self.spec.writes_bos
+        segments = [mark(self.bos)] if opens else []
+        for at in range(0, len(turns), 2):
+            first = at == 0
+            turn = Turn(turns[at], system if first else None, first, self.bos, self.eos)
+            segments += self.spec.ask(turn)
+            if at + 1 < len(turns):
+                segments += self._answer(turns[at + 1].content, followed=at + 2 < len(turns))
         return [segment for segment in segments if segment.text]
+
+    def _answer(self, content: str, *, followed: bool) -> list[Segment]:
+        spec = self.spec
+        end_mark = spec.next_mark if spec.next_mark and followed else self.end_mark
+        return [
+            Segment(spec.lead, control=True, trained=True),
+            Segment(content.strip() if spec.strips else content, control=False, trained=True),
+            Segment(spec.tail + end_mark, control=True, trained=True),
+            Segment(spec.after, control=True, trained=False),
+        ]
 
     def render_many(
         self, conversations: Sequence[Sequence[Message]], *, generation_prompt: bool
@@ -131,7 +135,8 @@ def load_template(name: str, tokenizer: Tokenizer, *, folder: Path | None = None
             cure="set eos_token in tokenizer_config.json; without it the model can't learn to stop",
         )
     bos = tokenizer.bos_token if tokenizer.adds_bos else ""
-    stops = frozenset(part for part in tokenizer.split_control(spec.tail + end_mark) if isinstance(part, int))
+    marks = tokenizer.split_control(spec.tail + end_mark + spec.next_mark)
+    stops = frozenset(part for part in marks if isinstance(part, int))
     return NamedTemplate(spec, bos=bos, eos=tokenizer.eos_token, end_mark=end_mark, stop_ids=stops)
 
 

@@ -91,7 +91,10 @@ class TemplateSpec:
         lead: What the model writes before the answer.
         tail: What the model writes after the answer, before the end mark.
         end_mark: The control token that ends an answer; empty for the tokenizer's EOS.
+        next_mark: The control token that ends an answer in its place when another request follows,
+            and opens that request; empty if there is none.
         after: Untrained text after the end mark.
+        strips: Whether answers lose white space at their ends, as in the original.
         needs: Control tokens without which the template is not itself.
         writes_bos: ``ask`` places BOS; otherwise it opens the text iff the tokenizer does so.
     """
@@ -102,7 +105,9 @@ class TemplateSpec:
     lead: str = ""
     tail: str = ""
     end_mark: str = ""
+    next_mark: str = ""
     after: str = ""
+    strips: bool = False
     needs: tuple[str, ...] = ()
     writes_bos: bool = False
 

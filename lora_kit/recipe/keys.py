@@ -14,7 +14,7 @@ from lora_kit.recipe.draft import dotted
 from lora_kit.recipe.schema import LARGEST, Recipe, Spec
 from lora_kit.registry import did_you_mean
 
-_SECRET = re.compile(r"api_?key|secret|passw|credential|(^|_)token$", re.IGNORECASE)
+_SECRET = re.compile(r"api_?key|secret|passw|credential|^((hf|hub|auth|access|api)_?)?token$", re.IGNORECASE)
 _ALONE = "a recipe stands alone: copy the keys in"
 _ELSEWHERE = {
     "include": _ALONE,
@@ -94,6 +94,8 @@ def _words(schema: Mapping[str, Any]) -> str:
         return f"one of {', '.join(schema['enum'])}"
     if "pattern" in schema:  # only names have one
         return "a name of at most 64 letters, digits, '.', '_' and '-'"
+    if schema["type"] == "object":
+        return "a mapping of names"
     if schema["type"] == "array":
         return f"a list of {_words(schema['items'])}"
     words = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text"}

@@ -88,6 +88,8 @@ def yaml_value(value: object) -> str:
     """Write a value in one line of YAML: plain where that reads back as the same text, else quoted."""
     if isinstance(value, list):
         return "[" + ", ".join(yaml_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{yaml_value(key)}: {yaml_value(item)}" for key, item in value.items()) + "}"
     if not isinstance(value, str):
         return json.dumps(value)
     if _PLAIN.fullmatch(value) and plain_scalar(value) == value:

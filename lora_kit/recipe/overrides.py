@@ -1,7 +1,8 @@
 """``section.key=value`` on the command line: the last word on a key.
 
 The value is one plain scalar of YAML 1.2 (so that `data.system=You are: kind`
-needs no second pair of quotes), a quoted text, or a list in brackets.
+needs no second pair of quotes), a quoted text, a list in brackets, or
+(for a key that takes one) a mapping in braces.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ def apply_overrides(draft: Draft, overrides: Sequence[str]) -> None:
 def _apply(draft: Draft, key: str, text: str) -> None:
     scratch = Draft(COMMAND_LINE)
     try:
-        draft.set(key, read_value(text, scratch, key), COMMAND_LINE)
+        value = read_value(text, scratch, key, braces="object" in all_keys()[key].kinds)
+        draft.set(key, value, COMMAND_LINE)
         problems = tuple(scratch.problems.values())
     except RecipeError as error:
         problems = error.problems

@@ -42,9 +42,25 @@ class DataSpec(Spec):
     """The rows to learn from."""
 
     train: Text = Field(
-        description="File of rows (.jsonl, .json), relative to the recipe; `sample:NAME` for a shipped one."
+        description="Rows (.jsonl, .json, .csv, also .gz; .parquet; a folder of these), or `sample:NAME`."
     )
-    format: Literal["alpaca", "dolly", "messages"] = Field(description="How a row becomes a conversation.")
+    format: Literal[
+        "auto",
+        "alpaca",
+        "dolly",
+        "messages",
+        "sharegpt",
+        "openassistant",
+        "prompt_completion",
+        "code",
+        "text",
+    ] = Field(description="How a row becomes a conversation; `auto` tells it from the rows.")
+    fields: dict[Text, Text] = Field(
+        {}, description="Own columns by the format's field: `{instruction: question, output: answer}`."
+    )
+    options: dict[Text, Text | Annotated[tuple[Text, ...], Field(strict=False)]] = Field(
+        {}, description="What the format leaves open: `{branches: best, languages: [en]}` of openassistant."
+    )
     validation: Text | None = Field(None, description="File of held-out rows in the same format.")
     validation_fraction: Annotated[FiniteFloat, Field(ge=0.0, le=0.5)] = Field(
         0.05, description="Share of rows held out by content hash when `validation` is absent."
@@ -59,6 +75,9 @@ class DataSpec(Spec):
     max_tokens: Count = Field(1024, description="Longest example in tokens.")
     overlong: Literal["error", "drop", "truncate_prompt"] = Field(
         "error", description="What happens to a longer example; the answer is never cut."
+    )
+    on_bad_row: Literal["error", "drop"] = Field(
+        "error", description="What happens to a row that can't be read or converted."
     )
     on_empty: Literal["error", "drop"] = Field(
         "error", description="What happens to a row with an empty answer."

@@ -89,13 +89,19 @@ def read_draft(path: Path) -> Draft:
     return draft
 
 
-def read_value(text: str, draft: Draft, key: str) -> Any:  # noqa: ANN401 - checked by the schema
+def read_value(text: str, draft: Draft, key: str, *, braces: bool = False) -> Any:  # noqa: ANN401
     """Read the value of an override: a list in brackets, a quoted text, or else one plain scalar.
+
+    Args:
+        text: What stands behind the equals sign.
+        draft: Takes the problems.
+        key: Dotted key.
+        braces: Whether ``{`` opens a mapping rather than a text.
 
     Raises:
         RecipeError: Brackets or quotes that don't close.
     """
-    if not text.startswith(("[", "'", '"')):
+    if not text.startswith(("[", "'", '"', "{") if braces else ("[", "'", '"')):
         return plain_scalar(text)
     return _Reader(text, draft, lambda _line: COMMAND_LINE).document(key)
 

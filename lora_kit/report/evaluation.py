@@ -1,17 +1,15 @@
 """One suite's results as a reader needs them: the verdict in words first, then numbers, then every answer."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from lora_kit.report.answers import ItemView, item_view
 from lora_kit.report.plots import ForestRow, forest_plot
 from lora_kit.report.wording import (
-    MISSING,
     decimals_for,
-    excerpt,
     finite,
     mapping,
     number,
@@ -55,7 +53,7 @@ class MetricRow:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """One model against the baseline, or alone (then ``baseline`` is empty); ``level`` is that of its intervals."""
+    """One model against the baseline (empty if there is none); ``level`` is that of its intervals."""
 
     level: str
     model: str
@@ -65,29 +63,6 @@ class Contest:
     sentence: str
     rows: tuple[MetricRow, ...]
     forest: Markup
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerView:
-    """One model's answer: its text, and figures about it in one line."""
-
-    model: str
-    text: str
-    figures: str
-
-
-@dataclass(frozen=True, slots=True)
-class ItemView:
-    """A prompt with the reference and all answers; ``trend`` is better, worse or empty."""
-
-    id: str
-    category: str
-    head: str
-    prompt: str
-    reference: str
-    answers: tuple[AnswerView, ...]
-    trend: str
-    change: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +95,15 @@ def suite_view(results: Mapping[str, Any]) -> SuiteView:
         description=plain(suite.get("description") or ""),
         contests=tuple(contests or [reader.alone(model) for model in models]),
         notes=tuple(plain(note) for note in results.get("notes", ())),
-        items=tuple(_item(item, models) for item in results["items"]),
+        items=tuple(item_view(item, models) for item in results["items"]),
         signatures=tuple(
-            f"{plain(info['title'])}: {plain(info['signature'])}" for info in infos.values() if info.get("signature")
+            f"{plain(info['title'])}: {plain(info['signature'])}"
+            for info in infos.values()
+            if info.get("signature")
         ),
-        settings=", ".join(f"{key} {plain(value)}" for key, value in mapping(results.get("settings")).items()),
+        settings=", ".join(
+            f"{key} {plain(value)}" for key, value in mapping(results.get("settings")).items()
+        ),
     )
 
 
@@ -143,7 +122,7 @@ class _Reader:
         """Compare one model with its baseline."""
         entries = [entry for entry in self.comparisons if entry["model"] == model]
         by_metric = {str(entry["metric"]): entry for entry in entries}
-        main = next((name for name in (*HEADLINE_METRICS, *by_metric) if name in by_metric))
+        main = next(name for name in (*HEADLINE_METRICS, *by_metric) if name in by_metric)
         verdict = str(by_metric[main]["verdict"])
         return Contest(
             level=self.level,
@@ -153,7 +132,9 @@ class _Reader:
             css=CSS.get(verdict, "unclear"),
             sentence=self._sentence(by_metric[main], main, model, baseline),
             rows=tuple(self._row(entry, name, model, baseline) for name, entry in by_metric.items()),
-            forest=forest_plot([row for name, entry in by_metric.items() for row in self._forest(entry, name)]),
+            forest=forest_plot(
+                [row for name, entry in by_metric.items() for row in self._forest(entry, name)]
+            ),
         )
 
     def alone(self, model: str) -> Contest:
@@ -162,7 +143,9 @@ class _Reader:
         rows = tuple(self._alone_row(name, metrics[name]) for name in metrics)
         main = next((name for name in (*HEADLINE_METRICS, *metrics) if name in metrics), None)
         figure = f"{self._title(main)} is {self._estimate(metrics[main])}" if main else "nothing was measured"
-        sentence = f"{self.opening} {figure}; nothing to compare it with, since only {plain(model)} was evaluated."
+        sentence = (
+            f"{self.opening} {figure}; nothing to compare it with, since only {plain(model)} was evaluated."
+        )
         return Contest(self.level, plain(model), "", "not compared", "unclear", sentence, rows, Markup(""))
 
     def _title(self, metric: str) -> str:
@@ -226,7 +209,11 @@ class _Reader:
         )
         verdict = str(entry["verdict"])
         if verdict != "can't tell":
-            than = f"{plain(verdict)} than" if verdict in ("better", "worse") else f"{plain(verdict)} in {self._title(metric)} than"
+            than = (
+                f"{plain(verdict)} than"
+                if verdict in ("better", "worse")
+                else f"{plain(verdict)} in {self._title(metric)} than"
+            )
             return f"{self.opening} {who} is {than} {whom}: {figures}."
         question = f"{self.opening} one can't tell whether {who} is better or worse than {whom}: {figures}."
         return f"{question} {_more_prompts(entry)}"
@@ -244,34 +231,7 @@ def _more_prompts(entry: Mapping[str, Any]) -> str:
     if more is None:
         return "The two do not differ on it at all, so more prompts would not decide it."
     if not more:
-        return "A difference of this size is at the edge of what these prompts can show; a few more would decide it."
-    return f"If the difference is what it looks like, about {more:,} more prompts of this kind would decide it."
-
-
-def _item(item: Mapping[str, Any], models: Sequence[str]) -> ItemView:
-    answers = [(model, item["answers"][model]) for model in models if model in item["answers"]]
-    change = _bits(answers[-1][1]) - _bits(answers[0][1]) if len(answers) > 1 else math.nan
-    return ItemView(
-        id=plain(item["id"]),
-        category=plain(item["category"]),
-        head=excerpt(item["prompt"]),
-        prompt=plain(item["prompt"]),
-        reference=plain(item["reference"]),
-        answers=tuple(AnswerView(plain(model), plain(answer["text"]), _about(answer)) for model, answer in answers),
-        trend="" if math.isnan(change) or change == 0 else "better" if change < 0 else "worse",
-        change="" if math.isnan(change) else f"{signed(change, 2)} bits per byte",
+        return "It is at the edge of what these prompts can show; a few more would decide it."
+    return (
+        f"If the difference is what it looks like, about {more:,} more prompts of this kind would decide it."
     )
-
-
-def _bits(answer: Mapping[str, Any]) -> float:
-    """Bits per byte of the reference, NaN if it was not measured."""
-    nats, length = finite(answer.get("nats")), finite(answer.get("bytes"))
-    return math.nan if nats is None or not length else nats / math.log(2) / length
-
-
-def _about(answer: Mapping[str, Any]) -> str:
-    bits = _bits(answer)
-    scores = [f"{plain(name)} {number(score, 1)}" for name, score in mapping(answer.get("scores")).items()]
-    end = "ended by itself" if answer.get("stopped") else "cut at the limit"
-    likely = [] if math.isnan(bits) else [f"reference {number(bits, 2)} bits per byte"]
-    return ", ".join([f"{number(answer.get('tokens'))} tokens", end, *likely, *scores]) or MISSING

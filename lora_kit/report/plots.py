@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -38,12 +39,12 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     if len(points) <= most:
         return list(points)
     edges = [index * len(points) // most for index in range(most + 1)]
-    buckets = [points[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    buckets = [points[start:end] for start, end in pairwise(edges)]
     return [(sum(x for x, _ in b) / len(b), sum(y for _, y in b) / len(b)) for b in buckets]
 
 
 def smooth(points: Sequence[Point], share: float = 0.04) -> list[Point]:
-    """Centred moving mean, which does not lag behind a falling curve; the window narrows towards both ends."""
+    """Centred moving mean, which does not lag behind a falling curve; narrower towards both ends."""
     reach = round(share * len(points))
     result = []
     for index, (x, _) in enumerate(points):
@@ -63,7 +64,7 @@ def loss_plot(training: Sequence[Point], validation: Sequence[Point], kept_step:
         svg.path(axes.place(smooth(curve)), "curve training"),
         svg.path(axes.place(validation), "curve validation thin"),
     ]
-    if kept_step is not None and training:
+    if kept_step is not None and axes.x.low <= kept_step <= axes.x.high:
         x = axes.x(kept_step)
         parts.append(svg.line((x, axes.top), (x, axes.bottom), "kept"))
     if len(training) == 1:
@@ -128,9 +129,7 @@ def forest_plot(rows: Sequence[ForestRow]) -> Markup:
 class _Axes:
     """The frame of a curve plot: where data go, and the lines and numbers around them."""
 
-    def __init__(
-        self, width: int, height: int, points: Sequence[Point], *, from_zero: bool = False
-    ) -> None:
+    def __init__(self, width: int, height: int, points: Sequence[Point], *, from_zero: bool = False) -> None:
         self.left, self.right, self.top, self.bottom = 56, width - 12, 26, height - 34
         values = [y for _, y in points] + ([0.0] if from_zero else [])
         low, high = svg.padded(values)
@@ -152,9 +151,12 @@ class _Axes:
             parts.append(svg.line((self.left, y), (self.right, y), "grid"))
             parts.append(svg.text((self.left - 8, y + 4), f"{value:g}", anchor="end"))
         parts.append(svg.line((self.left, self.bottom), (self.right, self.bottom), "axis"))
-        for value in svg.ticks(self.x.low, self.x.high, 8 if count > 3 else 4):
-            if value == int(value):
-                parts.append(svg.text((self.x(value), self.bottom + 18), f"{value:,.0f}", anchor="middle"))
+        steps = svg.ticks(self.x.low, self.x.high, 8 if count > 3 else 4)
+        parts += [
+            svg.text((self.x(step), self.bottom + 18), f"{step:,.0f}", anchor="middle")
+            for step in steps
+            if step.is_integer()
+        ]
         if x_title:
             parts.append(svg.text((self.right, self.bottom + 32), x_title, anchor="end", css="label muted"))
         return parts

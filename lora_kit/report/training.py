@@ -36,7 +36,10 @@ def training_facts(facts: RunFacts) -> Facts:
         ("Status", state.get("status")),
         ("Steps", f"{len(facts.steps):,}"),
         ("Kept", None if kept is None else f"step {number(kept)}"),
-        ("Training loss", ends and f"{number(ends[0], 3)} → {nats(ends[1])} (means of the first and last tenth)"),
+        (
+            "Training loss",
+            ends and f"{number(ends[0], 3)} → {nats(ends[1])} (means of the first and last tenth)",
+        ),
         ("Validation loss", _loss(state.get("validation_loss"))),
         ("Trained tokens", _total(facts, "trained_tokens")),
         ("All tokens", _total(facts, "total_tokens")),
@@ -83,7 +86,10 @@ def certificate_facts(certificate: Mapping[str, Any]) -> Facts:
         ("Number type", certificate.get("dtype")),
         ("Added to", base.get(str(certificate.get("base")))),
         ("Layers changed", certificate.get("modules")),
-        ("Largest logit difference", difference is not None and f"{difference:.2g} (allowed {limit or 0:.2g})"),
+        (
+            "Largest logit difference",
+            difference is not None and f"{difference:.2g} (allowed {limit or 0:.2g})",
+        ),
         ("Largest logit", finite(certificate.get("max_logit")) and number(certificate["max_logit"])),
         (
             "Same likeliest token",
@@ -105,7 +111,10 @@ def data_facts(data: Mapping[str, Any]) -> Facts:
         ("Validation examples", _count(data.get("validation_rows"))),
         ("Tokens", _count(data.get("tokens"))),
         ("Trained tokens", _count(data.get("trained_tokens"))),
-        ("Longest example", f"{number(longest[0].get('tokens'))} tokens, {longest[0].get('row')}" if longest[0] else None),
+        (
+            "Longest example",
+            f"{number(longest[0].get('tokens'))} tokens, {longest[0].get('row')}" if longest[0] else None,
+        ),
     )
     return _known(rows)
 
@@ -129,7 +138,10 @@ def length_bars(data: Mapping[str, Any]) -> list[tuple[str, int]]:
     """(longest length, examples) of each bar of the histogram."""
     bars = [mapping(bar) for bar in data.get("histogram") or ()]
     return [
-        (f"≤ {bar['up_to']:,}" if finite(bar.get("up_to")) else "longer", int(finite(bar.get("examples")) or 0))
+        (
+            f"≤ {bar['up_to']:,}" if finite(bar.get("up_to")) else "longer",
+            int(finite(bar.get("examples")) or 0),
+        )
         for bar in bars
     ]
 
@@ -139,7 +151,9 @@ def loss_table(facts: RunFacts, most: int = 12) -> list[tuple[str, str, str]]:
     losses = series(facts.steps, "loss")
     validation = dict(series(facts.steps, "validation_loss"))
     every = max(1, -(-len(losses) // most))
-    shown = {step: loss for index, (step, loss) in enumerate(losses) if (len(losses) - 1 - index) % every == 0}
+    shown = {
+        step: loss for index, (step, loss) in enumerate(losses) if (len(losses) - 1 - index) % every == 0
+    }
     return [
         (number(step), number(loss, 3), number(validation[step], 3) if step in validation else "")
         for step, loss in shown.items()

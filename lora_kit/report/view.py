@@ -1,4 +1,4 @@
-"""A run's facts, put into the words, tables and pictures of a page; both pages are written from this one value."""
+"""A run's facts as words, tables and pictures; both pages are written from this one value."""
 
 import shlex
 from collections.abc import Mapping
@@ -98,7 +98,9 @@ def _suites(evaluations: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[SuiteVi
         try:
             suites.append(suite_view(results))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            damaged.append(f"Without suite {name}: its results.json is not what an evaluation writes ({error}).")
+            damaged.append(
+                f"Without suite {name}: its results.json is not what an evaluation writes ({error})."
+            )
     return tuple(suites), damaged
 
 
@@ -107,7 +109,7 @@ def _unproven(facts: RunFacts) -> str:
     if ends is None:
         return "No step has been made yet."
     fall = f"training loss went from {number(ends[0], 3)} to {nats(ends[1])}"
-    return f"In {len(facts.steps):,} steps the {fall}; that proves nothing about its answers until it is evaluated."
+    return f"In {len(facts.steps):,} steps the {fall}; what that does to the answers is not evaluated yet."
 
 
 def _training(facts: RunFacts) -> TrainingView:
@@ -129,14 +131,16 @@ def _data(data: Mapping[str, Any]) -> DataView:
         lost=tuple(lost_rows(data)),
         lengths=tuple(lengths),
         histogram=histogram(lengths),
-        categories=tuple((plain(name), number(count)) for name, count in mapping(data.get("categories")).items()),
+        categories=tuple(
+            (plain(name), number(count)) for name, count in mapping(data.get("categories")).items()
+        ),
         sources=tuple((plain(s.get("role")), plain(s.get("file")), plain(s.get("sha256"))) for s in sources),
     )
 
 
 def _commands(facts: RunFacts) -> tuple[tuple[str, str], ...]:
     """What to do next, ready to paste."""
-    run, adapter = (shlex.quote(str(path)) for path in (facts.path, facts.path / "adapter"))
+    run, adapter = shlex.quote(str(facts.path)), str(facts.path / "adapter")
     commands = [] if facts.adapter else [("Finish the training", f"lora-kit train {run}")]
     commands += [
         ("Talk to it", f"lora-kit chat {run}"),

@@ -24,8 +24,8 @@ def number(value: object, decimals: int | None = None) -> str:
     """A number, with three significant digits or a given count of decimals; a dash if it is none.
 
     Example:
-        >>> number(0.123456), number(26.71, 1), number(1234567), number(float("nan"))
-        ('0.123', '26.7', '1,234,567', '–')
+        >>> number(0.123456), number(26.71, 1), number(1234567), number(float("nan")) == MISSING
+        ('0.123', '26.7', '1,234,567', True)
     """
     known = finite(value)
     if known is None:

@@ -162,6 +162,7 @@ class _Loop:
             offset = self.progress.pop("metrics_offset")
         if self.job.accelerator.is_main_process:
             self.log.truncate(offset)
+            self._rotate()
         self.observer.started(step=self.step, steps=self.job.plan.steps, notes=skipped)
 
     def advance(self, step: int) -> None:
@@ -222,10 +223,14 @@ class _Loop:
                     inexact=self.inexact,
                 ),
             )
-            rotate(self.job.run, self.job.plan.spec.keep_checkpoints, self.progress["best_step"])
+            self._rotate()
         self.job.accelerator.wait_for_everyone()
         self.saved_step = self.step
         self.observer.saved(self.step)
+
+    def _rotate(self) -> None:
+        """Drop old checkpoints; also on resume, for a kill may have come between saving and this."""
+        rotate(self.job.run, self.job.plan.spec.keep_checkpoints, self.progress["best_step"])
 
     def save_last_good(self) -> None:
         """After a divergence: the weights before the bad step are the last good ones."""

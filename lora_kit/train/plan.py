@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from lora_kit.data.plan_batches import epoch_windows
+from lora_kit.errors import RecipeError
 from lora_kit.recipe.schema import TrainSpec
 
 
@@ -95,6 +96,15 @@ def plan_training(spec: TrainSpec, *, rows: int, has_validation: bool) -> TrainP
         spec: The recipe's training section.
         rows: Training examples, at least one.
         has_validation: Whether there are rows to validate on.
+
+    Raises:
+        RecipeError: The warm-up is as long as the run (known only now if ``epochs`` is given).
     """
     steps = spec.steps or math.ceil(rows / spec.batch_size) * (spec.epochs or 1)
+    if spec.warmup_steps >= steps:
+        raise RecipeError(
+            f"{spec.warmup_steps} warm-up steps, but the run has only {steps} steps",
+            key="train.warmup_steps",
+            cure="lower it, or raise train.epochs",
+        )
     return TrainPlan(steps, rows, has_validation, spec)

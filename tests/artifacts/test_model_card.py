@@ -4,7 +4,7 @@ import html.parser
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -80,6 +80,7 @@ def test_an_inexact_run_says_so():
     assert "**Inexact resume.**" in model_card({"inexact": ["threads: was 1, is 2"]}, {})
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_yaml_text_is_read_back_as_it_was(text):
     quoted = yaml_text(text)
@@ -88,6 +89,7 @@ def test_yaml_text_is_read_back_as_it_was(text):
     assert YAML(typ="safe", pure=True).load(quoted) == text
 
 
+@settings(deadline=None)
 @given(st.text(max_size=1000))
 def test_markdown_text_is_one_short_line(text):
     line = markdown_text(text)

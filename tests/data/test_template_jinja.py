@@ -17,7 +17,8 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LLAMA_2 = (
-    "{% if messages[0].role == 'system' %}{% set system = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' %}"
+    "{% if messages[0].role == 'system' %}"
+    "{% set system = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' %}"
     "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
     "{% for m in messages %}{% if m.role == 'user' %}"
     "{{ bos_token + '[INST] ' + (system if loop.first else '') + m.content.strip() + ' [/INST]' }}"
@@ -187,7 +188,7 @@ def test_a_row_that_the_template_refuses_is_named(make_tokenizer, tmp_path):
     ["m.content[:5]", "m.content | upper", "m.content.replace('x', 'y')", "m.content.split('x')[0]"],
 )
 def test_a_template_that_changes_what_is_said_is_refused(make_tokenizer, tmp_path, expression):
-    # The stand-ins are lower-case letters and digits, without an x: loading finds the first two, rows the others.
+    # Stand-ins are lower-case letters and digits without an x: the last two are noticed by the row only.
     source = CHATML.replace("m['content']", f"({expression})")
     talk = (Message("user", "why <x> y?"), Message("assistant", "because <x> of y"))
     with pytest.raises((ModelError, DataError), match=r"changes what is said|0 times"):

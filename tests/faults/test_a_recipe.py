@@ -39,7 +39,7 @@ def load(folder: Path) -> Load:
 
 @pytest.fixture
 def refused(load: Load, folder: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Load what is refused, and check what every case promises: exit code, one `error:`, one line a problem."""
+    """Load what is refused, and check every case's promise: exit code, one `error:`, one line a problem."""
 
     def run(text: str | bytes, *overrides: str, **options: object) -> list[Problem]:
         with pytest.raises(RecipeError) as caught:

@@ -110,7 +110,7 @@ def in_child(action, failpoint: str = "") -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_fsync():
-    """A killed process loses nothing that it wrote, synced or not; waiting for the disk would take minutes."""
+    """A killed process loses nothing that it wrote, synced or not; waiting for the disk takes minutes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield

@@ -57,3 +57,8 @@ def test_a_key_of_another_section_is_found_there():
 def test_what_is_like_nothing_gets_the_list():
     assert unknown_key("xyz")[1].startswith("known sections: base, data")
     assert unknown_key("lora.xyz")[1] == "known: rank, alpha, dropout, targets, rank_stabilized"
+
+
+def test_a_typo_of_max_tokens_is_no_secret():
+    assert unknown_key("data.max_token")[1] == "did you mean 'max_tokens'?"
+    assert "environment" in unknown_key("data.hf_token")[1]

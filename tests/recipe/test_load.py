@@ -100,6 +100,9 @@ def values_of(schema: dict, definitions: dict) -> st.SearchStrategy:
         return st.one_of([values_of(option, definitions) for option in schema["anyOf"]])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if "additionalProperties" in schema and schema["type"] == "object" and "properties" not in schema:
+        names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+        return st.dictionaries(names, values_of(schema["additionalProperties"], definitions), max_size=3)
     if schema["type"] == "object":
         return st.fixed_dictionaries({k: values_of(v, definitions) for k, v in schema["properties"].items()})
     if schema["type"] == "array":
@@ -178,8 +181,8 @@ NASTY = [
 ]  # fmt: skip
 VALUES = [
     b"1", b"0", b"-1", b"0.5", b"1e999", b"9" * 400, b".nan", b"null", b"true", b"''", b"text", b"x" * 5000,
-    b"[]", b"[1, a]", b"{a: 1}", b"../x", b"~/x", b"$HOME", b"sample:", b"package:", b"https://u:p@h/x", b"/", b".",
-    b'"\\0"', b"\xc3\xa9",
+    b"[]", b"[1, a]", b"{a: 1}", b"../x", b"~/x", b"$HOME", b"sample:", b"package:", b"https://u:p@h/x", b"/",
+    b".", b'"\\0"', b"\xc3\xa9",
 ]  # fmt: skip
 
 

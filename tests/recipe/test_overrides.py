@@ -13,6 +13,9 @@ import pytest
         ("data.system=a=b", "data", "system", "a=b"),
         ("lora.targets=[q_proj, 'v_proj']", "lora", "targets", ("q_proj", "v_proj")),
         ("lora.rank_stabilized=true", "lora", "rank_stabilized", True),
+        ("data.system={a: b}", "data", "system", "{a: b}"),
+        ("data.fields={instruction: question}", "data", "fields", {"instruction": "question"}),
+        ("data.options={languages: [en]}", "data", "options", {"languages": ("en",)}),
         ("evaluate.suites=[]", "evaluate", "suites", ()),
     ],
 )

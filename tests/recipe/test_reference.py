@@ -12,7 +12,7 @@ def test_every_key_has_its_row():
 
 def test_a_row_says_type_default_and_meaning():
     assert "| `lora.rank` | an integer >= 1 | `16` | Rank R" in reference_markdown()
-    assert "| `data.format` | one of alpaca, dolly, messages | required | How" in reference_markdown()
+    assert "| `data.format` | one of auto, alpaca, dolly, messages, " in reference_markdown()
     assert "| `evaluate.suites` | a list of text | `[quickstart]` | " in reference_markdown()
 
 

@@ -76,6 +76,8 @@ def other_value(name: str, folder: object) -> str:
         return known[name]
     if key.choices:
         return next(choice for choice in key.choices if choice != key.default)
+    if "object" in key.kinds:
+        return "{a: b}"
     if "boolean" in key.kinds:
         return str(not key.default).lower()
     if "integer" in key.kinds:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,9 +29,7 @@ class StandIn:
         self.text = text
         self.nats = nats
 
-    def generate(
-        self, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int, batch_size: int
-    ) -> Iterator[tuple[int, Generation]]:
+    def generate(self, prompts: Sequence[Sequence[Message]], **_: int) -> Iterator[tuple[int, Generation]]:
         for index, prompt in enumerate(prompts):
             yield index, Generation(f"{self.text} {prompt[-1].content}", 7, stopped=index % 2 == 0)
 
@@ -65,6 +64,12 @@ def results_json(
     spec = EvaluateSpec(bootstrap_samples=200)
     results = evaluate(engines, suite or make_suite(), spec).to_json()
     return json.loads(json.dumps(results | {"seconds": 1.5, "versions": {}}))
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """What tests make their own results with."""
+    return SimpleNamespace(results_json=results_json, StandIn=StandIn, make_suite=make_suite)
 
 
 def write_metrics(run: RunDir, losses: Sequence[float], validate_every: int = 4) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_kit.errors import RecipeError
 from lora_kit.recipe.schema import TrainSpec
 from lora_kit.train.plan import plan_training
 
@@ -70,3 +71,8 @@ def test_dropout_seeds_differ_by_step_process_and_seed() -> None:
         other.dropout_seed(1, 0),
     }
     assert len(seeds) == 4
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused() -> None:
+    with pytest.raises(RecipeError, match="9 warm-up steps, but the run has only 3 steps"):
+        plan_training(TrainSpec(epochs=1, warmup_steps=9), rows=24, has_validation=False)

@@ -38,7 +38,11 @@ def _message(turn: object, where: str, key: str) -> Message:
             cure = "this looks like ShareGPT (format: sharegpt)" if {"from", "value"} & fields.keys() else ""
             raise DataError(f"missing field '{name}'", where=where, key=f"{key}.{name}", cure=cure)
     role = role_of(fields["role"], _ROLES, where=where, key=f"{key}.role")
-    return Message(role, _content(fields["content"], where, f"{key}.content"), train=train_flag(fields, where=where, key=key))
+    return Message(
+        role,
+        _content(fields["content"], where, f"{key}.content"),
+        train=train_flag(fields, where=where, key=key),
+    )
 
 
 def _content(content: object, where: str, key: str) -> str:

@@ -7,7 +7,15 @@ https://github.com/lm-sys/FastChat/blob/main/data/dummy_conversation.json
 
 from collections.abc import Mapping
 
-from lora_kit.data.format import Format, checked_turns, list_field, object_item, optional_text, role_of, train_flag
+from lora_kit.data.format import (
+    Format,
+    checked_turns,
+    list_field,
+    object_item,
+    optional_text,
+    role_of,
+    train_flag,
+)
 from lora_kit.data.strict_json import kind_of
 from lora_kit.data.types import Conversation, Message, Role, Row
 from lora_kit.errors import DataError
@@ -34,7 +42,9 @@ def convert(row: Row) -> list[Conversation]:
     for index, turn in enumerate(turns):
         messages.append(_message(turn, row.origin, f"conversations[{index}]"))
     first = -len(messages) + len(turns)
-    return [Conversation(checked_turns(messages, where=row.origin, key="conversations", first=first), row.origin)]
+    return [
+        Conversation(checked_turns(messages, where=row.origin, key="conversations", first=first), row.origin)
+    ]
 
 
 def _message(turn: object, where: str, key: str) -> Message:
@@ -43,7 +53,9 @@ def _message(turn: object, where: str, key: str) -> Message:
         if name not in fields:
             mixed = {"role", "content"} & fields.keys()
             cure = "this looks like OpenAI's messages: format: messages, fields: {messages: conversations}"
-            raise DataError(f"missing field '{name}'", where=where, key=f"{key}.{name}", cure=cure if mixed else "")
+            raise DataError(
+                f"missing field '{name}'", where=where, key=f"{key}.{name}", cure=cure if mixed else ""
+            )
     role = role_of(fields["from"], _ROLES, where=where, key=f"{key}.from")
     value = fields["value"]
     if not isinstance(value, str):

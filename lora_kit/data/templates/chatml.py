@@ -1,7 +1,7 @@
-"""ChatML: every turn between ``<|im_start|>role`` and ``<|im_end|>``.
+"""ChatML: every turn between ``<|im_start|>role`` and ``<|im_end|>``, one turn a line.
 
-Original: ``chatml.md`` of github.com/openai/openai-python (v0.27), with the line break that all its open
-users put after ``<|im_end|>`` (MPT-Chat, Qwen, SmolLM2). No default system message.
+Original: ``SeparatorStyle.CHATML`` in ``fastchat/conversation.py`` of github.com/lm-sys/FastChat; the same
+bytes come from the chat templates of Qwen and SmolLM2. No system turn unless there is a system message.
 """
 
 from lora_kit.data.template_types import TemplateSpec, Turn, mark, said, with_context
@@ -23,7 +23,7 @@ def ask(turn: Turn) -> list[Segment]:
 
 TEMPLATE = TemplateSpec(
     "chatml",
-    "github.com/openai/openai-python v0.27 chatml.md",
+    "github.com/lm-sys/FastChat fastchat/conversation.py SeparatorStyle.CHATML",
     ask,
     end_mark="<|im_end|>",
     after="\n",

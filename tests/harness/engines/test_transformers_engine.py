@@ -71,7 +71,7 @@ def greedy(opened: Opened, messages: list[Message], limit: int) -> list[int]:
 
 @pytest.fixture(params=["llama", "gpt_neox", "bloom"])
 def opened(request, tiny_folder) -> Opened:
-    # transformers' BLOOM makes NaN of left padding in float64: its mask's lowest number overflows a float32 softmax.
+    # transformers' BLOOM makes NaN of left padding in float64: its mask overflows a float32 softmax.
     dtype = "float32" if request.param == "bloom" else "float64"
     return Opened(tiny_folder(request.param), lora=False, dtype=dtype)
 

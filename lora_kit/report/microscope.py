@@ -1,0 +1,195 @@
+"""Examples as they will be trained on, token for token, ready to be shown.
+
+Nothing is rendered anew: ids and flags are those of the prepared data, and their text
+is decoded from the ids. A token of a byte-level vocabulary may be a part of a
+character, so text is shown in *glyphs*: the fewest tokens that make whole characters.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from lora_kit.data.prepare import PreparedData
+from lora_kit.data.tokenizer import Tokenizer
+from lora_kit.data.tokenizer_variants import Place
+from lora_kit.data.types import Example
+
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+_LONGEST_GLYPH_TOKENS = 16
+
+
+class Glyph(NamedTuple):
+    """The fewest tokens that make whole characters.
+
+    Args:
+        text: What they say; empty for a token that says nothing.
+        ids: One or more token ids.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Neighbouring tokens of one kind.
+
+    Args:
+        trained: Whether they are targets of the loss.
+        control: Whether they are control tokens; one glyph is one token then.
+        glyphs: In order.
+    """
+
+    trained: bool
+    control: bool
+    glyphs: tuple[Glyph, ...]
+
+    @property
+    def text(self) -> str:
+        """What all of them say."""
+        return "".join(glyph.text for glyph in self.glyphs)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return sum(len(glyph.ids) for glyph in self.glyphs)
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """One example under the microscope.
+
+    Args:
+        origin: ``file:row``.
+        held_out: Whether it is for validation.
+        truncated: Whether its prompt was cut to fit.
+        spans: Its tokens in order.
+    """
+
+    origin: str
+    held_out: bool
+    truncated: bool
+    spans: tuple[Span, ...]
+
+    @property
+    def side(self) -> str:
+        """``train`` or ``validation``."""
+        return "validation" if self.held_out else "train"
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return sum(span.tokens for span in self.spans)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of tokens that the loss sums over."""
+        return sum(span.tokens for span in self.spans if span.trained)
+
+
+class Microscope:
+    """All examples of a run, both sides together in the order of their files.
+
+    Args:
+        data: The prepared rows.
+        tokenizer: Whose ids they are.
+        truncated: Content hashes of examples whose prompt was cut.
+    """
+
+    def __init__(
+        self, data: PreparedData, tokenizer: Tokenizer, truncated: AbstractSet[str] = frozenset()
+    ) -> None:
+        self.lens = Lens(tokenizer)
+        self.truncated = truncated
+        self.examples = _in_file_order(
+            [(one, False) for one in data.train] + [(one, True) for one in data.validation]
+        )
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def view(self, start: int = 0, count: int | None = None) -> Iterator[Specimen]:
+        """Examples from the one at ``start`` (counted from 0) on, at most ``count``."""
+        for example, held_out in self.examples[start : None if count is None else start + count]:
+            cut = example.content_hash in self.truncated
+            yield Specimen(example.origin, held_out, cut, self.lens.spans(example))
+
+
+class Lens:
+    """Turns ids back into spans of glyphs; remembers the text of every token that it has met.
+
+    Args:
+        tokenizer: Whose ids they are.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._control = {index: token for token, index in tokenizer.control.items()}
+        self._single: dict[Place, dict[int, str]] = {place: {} for place in Place}
+
+    def spans(self, example: Example) -> tuple[Span, ...]:
+        """Cut an example where the mask or the kind of token changes."""
+        flags = [
+            (trained, token in self._control)
+            for token, trained in zip(example.input_ids, example.trained, strict=True)
+        ]
+        spans: list[Span] = []
+        at = 0
+        for (trained, control), group in groupby(flags):
+            end = at + len(list(group))
+            ids = example.input_ids[at:end]
+            after_control = bool(spans) and spans[-1].control
+            place = Place.START if not at else Place.AFTER_CONTROL if after_control else Place.MIDDLE
+            glyphs = tuple(Glyph(self._control[i], (i,)) for i in ids) if control else self.glyphs(ids, place)
+            spans.append(Span(trained, control, glyphs))
+            at = end
+        return tuple(spans)
+
+    def glyphs(self, ids: Sequence[int], place: Place) -> tuple[Glyph, ...]:
+        """Cut plain tokens into glyphs; together their texts are exactly what all the ids decode to."""
+        found: list[Glyph] = []
+        at = 0
+        while at < len(ids):
+            glyph = self._glyph(ids, at, Place.MIDDLE if at else place)
+            found.append(glyph)
+            at += len(glyph.ids)
+        whole = self.tokenizer.decode(ids, place)
+        # A decoder may read tokens together otherwise than apart (WordPiece does); then they stay together.
+        return (
+            tuple(found) if "".join(glyph.text for glyph in found) == whole else (Glyph(whole, tuple(ids)),)
+        )
+
+    def _glyph(self, ids: Sequence[int], at: int, place: Place) -> Glyph:
+        text = self._text(ids[at], place)
+        if _BROKEN not in text:
+            return Glyph(text, (ids[at],))
+        end = at + 1
+        while end < len(ids) and _BROKEN in self._text(ids[end], Place.MIDDLE):
+            end += 1
+        for stop in range(at + 2, min(end, at + _LONGEST_GLYPH_TOKENS) + 1):
+            text = self.tokenizer.decode(ids[at:stop], place)
+            if _BROKEN not in text:
+                return Glyph(text, tuple(ids[at:stop]))
+        # Only a text that really contains U+FFFD comes here.
+        return Glyph(self.tokenizer.decode(ids[at:end], place), tuple(ids[at:end]))
+
+    def _text(self, token: int, place: Place) -> str:
+        known = self._single[place]
+        if token not in known:
+            known[token] = self.tokenizer.decode([token], place)
+        return known[token]
+
+
+def _in_file_order(examples: list[tuple[Example, bool]]) -> list[tuple[Example, bool]]:
+    """Sort by file, in the order in which files first appear, then by row."""
+    files: dict[str, int] = {}
+
+    def place(item: tuple[Example, bool]) -> tuple[int, int]:
+        file, _, row = item[0].origin.rpartition(":")
+        number = re.match(r"\d+", row)
+        return files.setdefault(file, len(files)), int(number[0]) if number else 0
+
+    return sorted(examples, key=place)
