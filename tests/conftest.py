@@ -187,7 +187,16 @@ ROWS = [
     ("How many legs has %s?", "It has %d legs."),
     ("Say something about %s", "There is not much to say about it, but %d times is enough."),
 ]
-THINGS = ("a fox", "the dog", "a brown cat", "the sun", "a lazy question", "the answer", "a quick word", "the text")
+THINGS = (
+    "a fox",
+    "the dog",
+    "a brown cat",
+    "the sun",
+    "a lazy question",
+    "the answer",
+    "a quick word",
+    "the text",
+)
 
 
 @pytest.fixture
@@ -213,7 +222,13 @@ def tiny_recipe(tmp_path: Path, tiny_folder: TinyFolder) -> Callable[..., Path]:
             "base": {"model": "./base"},
             "data": {"train": "rows.jsonl", "format": "dolly", "validation_fraction": 0.2},
             "lora": {"rank": 4, "alpha": 8, "dropout": 0.1},
-            "train": {"steps": 6, "batch_size": 4, "save_every": 2, "learning_rate": 1e-2, "validate_every": 3},
+            "train": {
+                "steps": 6,
+                "batch_size": 4,
+                "save_every": 2,
+                "learning_rate": 1e-2,
+                "validate_every": 3,
+            },
             "evaluate": {"suites": [], "max_new_tokens": 8, "bootstrap_samples": 100},
         }
         for name, section in sections.items():
@@ -223,3 +238,58 @@ def tiny_recipe(tmp_path: Path, tiny_folder: TinyFolder) -> Callable[..., Path]:
         return path
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny LLaMA and its tokenizer in one GGUF file (float32), as llama.cpp's converter writes it."""
+    import json
+
+    import gguf
+    from safetensors.numpy import load_file
+
+    config = json.loads((tiny_llama / "config.json").read_text("utf-8"))
+    path = tmp_path_factory.mktemp("tiny-gguf") / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    add_gguf_tokenizer(writer, tiny_llama)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    for name, tensor in load_file(tiny_llama / "model.safetensors").items():
+        head_count = next((count for part, count in heads.items() if part in name), None)
+        if head_count:  # GGUF interleaves the two halves of each rotary pair
+            halves = tensor.reshape(head_count, 2, -1, tensor.shape[1])
+            tensor = halves.swapaxes(1, 2).reshape(tensor.shape)
+        writer.add_tensor(names.get_name(name, (".weight",)), tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_gguf_tokenizer(writer: Any, folder: Path) -> None:
+    """Write a byte-level BPE tokenizer into a GGUF file."""
+    import json
+
+    bpe = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    special = {entry["content"] for entry in bpe["added_tokens"]}
+    tokens = sorted(bpe["model"]["vocab"], key=bpe["model"]["vocab"].__getitem__)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in special else 1 for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in bpe["model"]["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_chat_template(CHAT_TEMPLATE)

@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from lora_kit import __version__
@@ -67,7 +66,7 @@ def run(argv: list[str]) -> int:
         known = _as_known(error)
         if known is None:
             raise
-        if debug and not isinstance(error, click.ClickException):
+        if debug and not isinstance(error, typer.TyperException):
             traceback.print_exception(error)
         report_error(known, json_errors=json_errors)
         return known.exit_code
@@ -78,11 +77,11 @@ def _as_known(error: BaseException) -> LoraKitError | None:
     """Whatever was raised, as one of our errors; None for what must pass (SystemExit)."""
     if isinstance(error, LoraKitError):
         return error
-    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
         return InterruptedRunError(
             "interrupted", signal_number=2, cure="what was committed is intact; run it again to go on"
         )
-    if isinstance(error, click.ClickException):
+    if isinstance(error, typer.TyperException):
         return RecipeError(error.format_message().rstrip("."), cure="see lora-kit --help")
     if isinstance(error, MemoryError):
         return MachineError(

@@ -60,7 +60,7 @@ class Account:
         Args:
             origin: The row.
             kept: Examples that came of it.
-            lost: Reasons of the conversations of it that were dropped; a row without any has "no_conversation".
+            lost: Reasons of its conversations that were dropped; for none at all, "no_conversation".
         """
         if kept:
             self.rows_used += 1

@@ -137,7 +137,7 @@ def linked_trees(nodes: Iterable[Node], on_problem: Callable[[Problem], None]) -
 def _with_orphans(
     by_id: Mapping[str, Node], roots: list[Node], on_problem: Callable[[Problem], None]
 ) -> Iterator[tuple[Tree, str]]:
-    reached = {id(node) for root in roots for node, _ in walk(root)}
+    reached = {id(node) for root in roots for node in _all_below(root)}
     orphans: dict[str, list[Node]] = {}
     for node in by_id.values():
         if id(node) not in reached:
@@ -150,6 +150,14 @@ def _with_orphans(
         yield Tree(root, len(lost)), root.where
     for lost in orphans.values():
         yield Tree(None, len(lost)), lost[0].where
+
+
+def _all_below(root: Node) -> Iterator[Node]:
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack += node.replies
 
 
 def _cycle(lost: Iterable[Node], by_id: Mapping[str, Node]) -> list[Node]:

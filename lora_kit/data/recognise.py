@@ -28,7 +28,7 @@ def recognise(rows: Sequence[Row], where: str) -> tuple[Format, str]:
     Raises:
         DataError: None fits, or two fit equally well.
     """
-    names = [name for name in dict.fromkeys(name for row in rows for name in row.fields)]
+    names = list(dict.fromkeys(name for row in rows for name in row.fields))
     fitting = [(_known(one, names), one) for one in FORMATS.values() if _fits(one, rows)]
     best = max((len(known) for known, _ in fitting), default=0)
     winners = [(known, one) for known, one in fitting if len(known) == best]

@@ -76,13 +76,25 @@ def open_rows(path: Path, *, gzipped: bool) -> BinaryIO:
         head = peek(stream)
         if gzipped and head:
             _refuse_plain(head, path)
-            stream = cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+            stream = cast("BinaryIO", _Unpacked(stream))
             head = peek(stream)
         refuse_other(head, path)
     except BaseException:
         stream.close()
         raise
     return stream
+
+
+class _Unpacked(gzip.GzipFile):
+    """Closes what it reads from, too."""
+
+    def __init__(self, packed: BinaryIO) -> None:
+        super().__init__(fileobj=packed)
+        self.packed = packed
+
+    def close(self) -> None:
+        super().close()
+        self.packed.close()
 
 
 def _refuse_plain(head: bytes, path: Path) -> None:

@@ -49,16 +49,14 @@ def survey(
         on_progress: Called with (conversations encoded, conversations in all).
 
     Returns:
-        The data report as JSON values, and ``conversations``, the examples that came of the rows used.
-        Without an encoder, figures in tokens are null and lists of them empty.
+        The data report as JSON values, what the format counts (``trees``) beside the rest. Without an encoder, figures in tokens are null and lists of them empty.
 
     Raises:
         DataError: Rows are wrong, each named, or none is left.
         MachineError: A file can't be read.
     """
     report = prepare_data(spec, encoder or Outline(), on_progress=on_progress).report.to_json()
-    examples = {"conversations": report["train_rows"] + report["validation_rows"]}
-    return examples | report | ({} if encoder else _IN_TOKENS)
+    return report["counts"] | report | ({} if encoder else _IN_TOKENS)
 
 
 def truncated_hashes(data: PreparedData, spec: DataSpec) -> frozenset[str]:
@@ -93,7 +91,12 @@ def file_spec(path: Path, format_name: str | None) -> DataSpec:
     if chosen not in known:
         cure = f"{did_you_mean(chosen, list(known))} known: {', '.join(known)}".strip()
         raise RecipeError(f"no data format '{chosen}'", key="--format", cure=cure)
-    keys = {"train": str(path.absolute()), "format": chosen, "validation_fraction": 0.0, "max_tokens": LARGEST}
+    keys = {
+        "train": str(path.absolute()),
+        "format": chosen,
+        "validation_fraction": 0.0,
+        "max_tokens": LARGEST,
+    }
     return DataSpec.model_validate(keys)
 
 

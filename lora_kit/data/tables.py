@@ -99,11 +99,13 @@ def parquet_rows(path: Path, name: str) -> Iterator[Row | Problem]:
         with _arrow_errors(path):
             file = pyarrow.parquet.ParquetFile(stream)
             _refuse_columns(file, path)
-            number = 1
-            for batch in file.iter_batches(_PARQUET_BATCH_ROWS, use_threads=False):
-                for index in range(batch.num_rows):
-                    yield _arrow_row(batch.slice(index, 1), f"{name}:{number}")
-                    number += 1
+            rows = (batch.slice(at, 1) for batch in _batches(file) for at in range(batch.num_rows))
+            for number, row in enumerate(rows, 1):
+                yield _arrow_row(row, f"{name}:{number}")
+
+
+def _batches(file: Any) -> Iterator[Any]:  # noqa: ANN401 - pyarrow has no types
+    yield from file.iter_batches(_PARQUET_BATCH_ROWS, use_threads=False)
 
 
 @contextmanager
@@ -112,14 +114,14 @@ def _arrow_errors(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
         first = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DataError(
             f"damaged Parquet data: {first}", where=str(path), cure="copy the file again"
         ) from None
 
 
-def _refuse_columns(file: Any, path: Path) -> None:  # noqa: ANN401 - pyarrow has no types
+def _refuse_columns(file: Any, path: Path) -> None:  # noqa: ANN401
     names = file.schema_arrow.names
     for column in names:
         if names.count(column) > 1:

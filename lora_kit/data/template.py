@@ -8,6 +8,7 @@ originals that they cite.
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lora_kit.catalogue import TEMPLATES
@@ -18,33 +19,33 @@ from lora_kit.data.types import Message, Segment
 from lora_kit.errors import ModelError
 
 _PROBE = (
-    Message("system", "\u27e8system\u27e9"),
-    Message("user", "\u27e8request\u27e9", context="\u27e8context\u27e9"),
-    Message("assistant", "\u27e8answer\u27e9"),
-    Message("user", "\u27e8request 2\u27e9"),
-    Message("assistant", "\u27e8answer 2\u27e9"),
+    Message("system", " system "),
+    Message("user", " request ", context=" context "),
+    Message("assistant", " answer "),
+    Message("user", " further request "),
+    Message("assistant", " further answer "),
 )
 
 
+@dataclass(frozen=True, slots=True)
 class NamedTemplate:
     """A ``TemplateSpec`` with the special tokens of one tokenizer.
 
     Args:
         spec: The template.
         bos: Text of BOS, empty if texts don't open with one.
-        end_mark: Text of the control token that ends an answer.
         eos: Text of EOS.
+        end_mark: Text of the control token that ends an answer.
+        answer_tail: Text between an answer and the first control token behind it.
         stop_ids: Ids of the control tokens that end an answer.
     """
 
-    def __init__(
-        self, spec: TemplateSpec, *, bos: str, eos: str, end_mark: str, stop_ids: frozenset[int]
-    ) -> None:
-        self.spec = spec
-        self.bos = bos
-        self.eos = eos
-        self.end_mark = end_mark
-        self.stop_ids = stop_ids
+    spec: TemplateSpec
+    bos: str
+    eos: str
+    end_mark: str
+    answer_tail: str
+    stop_ids: frozenset[int]
 
     @property
     def name(self) -> str:
@@ -55,11 +56,6 @@ class NamedTemplate:
     def answer_lead(self) -> str:
         """Text that the model writes before each answer."""
         return self.spec.lead
-
-    @property
-    def answer_tail(self) -> str:
-        """Text that the model writes after each answer, before the end mark."""
-        return self.spec.tail
 
     @property
     def fingerprint(self) -> str:
@@ -134,10 +130,16 @@ def load_template(name: str, tokenizer: Tokenizer, *, folder: Path | None = None
             key="data.template",
             cure="set eos_token in tokenizer_config.json; without it the model can't learn to stop",
         )
-    bos = tokenizer.bos_token if tokenizer.adds_bos else ""
-    marks = tokenizer.split_control(spec.tail + end_mark + spec.next_mark)
-    stops = frozenset(part for part in marks if isinstance(part, int))
-    return NamedTemplate(spec, bos=bos, eos=tokenizer.eos_token, end_mark=end_mark, stop_ids=stops)
+    tail = tokenizer.split_control(spec.tail + end_mark)
+    marks = (*tail, *tokenizer.split_control(spec.next_mark))
+    return NamedTemplate(
+        spec=spec,
+        bos=tokenizer.bos_token if tokenizer.adds_bos else "",
+        eos=tokenizer.eos_token,
+        end_mark=end_mark,
+        answer_tail=tail[0] if isinstance(tail[0], str) else "",
+        stop_ids=frozenset(part for part in marks if isinstance(part, int)),
+    )
 
 
 def _own_source(tokenizer: Tokenizer) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 LOWEST, HIGHEST = 0.0, 10.0
 NUMBER = r"(\d+(?:\.\d+)?)"
 TAIL_LINES = 3
+CHOICES = {"1": "a", "2": "b", "3": "tie"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +20,8 @@ class Reading:
     """A verdict out of a reply.
 
     Args:
-        value: Two scores in the order of showing, one score, or ``a`` / ``b`` / ``tie`` in the order of showing;
-            None if the reply can't be read.
+        value: Two scores, one score, or ``a`` / ``b`` / ``tie``, in the order of showing; None if the reply
+            can't be read.
         layer: How it was found; empty if it was not.
     """
 
@@ -33,20 +34,20 @@ UNREAD = Reading(None)
 
 
 def read_reply(protocol: str, reply: str) -> Reading:
-    """Read a reply.
+    r"""Read a reply.
 
     Args:
-        protocol: ``pair-score-1-10`` (Vicuna), ``pairwise-3class`` (QLoRA), ``pairwise-[[A]]`` or ``single-1-10``
-            (both MT-bench).
+        protocol: ``pair-score-1-10`` (Vicuna), ``pairwise-3class`` (QLoRA), ``pairwise-[[A]]`` or
+            ``single-1-10`` (both MT-bench).
         reply: All that the judge said.
 
     Raises:
         KeyError: There is no such protocol.
 
     Example:
-        >>> read_reply("pair-score-1-10", "9 7.5\\nAssistant 1 ...")
+        >>> read_reply("pair-score-1-10", "9 7.5\nAssistant 1 ...")
         Reading(value=(9.0, 7.5), layer='first line')
-        >>> read_reply("pairwise-3class", "They differ in depth.\\n\\nBest answer: 2")
+        >>> read_reply("pairwise-3class", "They differ in depth.\n\nBest answer: 2")
         Reading(value='b', layer='sentence')
         >>> read_reply("single-1-10", "I can't rate this.")
         Reading(value=None, layer='')
@@ -72,8 +73,12 @@ def _first_line(reply: str) -> list[tuple[float, float]]:
 
 
 def _tuple_at_end(reply: str) -> list[tuple[float, float]]:
+    """``(10, 2)`` alone on a late line, or called output or scores; any other may be a point in a plane."""
     tail = "\n".join(_lines(reply)[-TAIL_LINES:])
-    return _in_range(_pairs(re.findall(rf"\(\s*{NUMBER}\s*,\s*{NUMBER}\s*\)", tail)))
+    pair = rf"\(\s*{NUMBER}\s*,\s*{NUMBER}\s*\)"
+    alone = re.findall(rf"^{pair}\.?$", tail, re.MULTILINE)
+    named = re.findall(rf"\b(?:output|tuple|scores?|ratings?)\b[^()\n]{{0,20}}{pair}", tail, re.IGNORECASE)
+    return _in_range(_pairs([*alone, *named]))
 
 
 def _labelled_scores(reply: str) -> list[tuple[float, float]]:
@@ -81,7 +86,9 @@ def _labelled_scores(reply: str) -> list[tuple[float, float]]:
     sentence = rf"Assistant 1 a score of {NUMBER}\b.*?\bAssistant 2 a score of {NUMBER}"
     if spoken := re.findall(sentence, reply):
         return _in_range(_pairs(spoken[-1:]))
-    label = r"^\W*(?:Scores?:\s*)?Assistant {}\b[^:\n\d]{{0,20}}:\s*" + NUMBER + r"(?:\s*/\s*10)?(?=[\s,.;(]|$)"
+    label = (
+        r"^\W*(?:Scores?:\s*)?Assistant {}\b[^:\n\d]{{0,20}}:\s*" + NUMBER + r"(?:\s*/\s*10)?(?=[\s,.;(]|$)"
+    )
     first = re.findall(label.format(1), reply, re.MULTILINE)
     second = re.findall(label.format(2), reply.replace(", Assistant 2:", "\nAssistant 2:"), re.MULTILINE)
     return _in_range(_pairs([(first[-1], second[-1])])) if first and second else []
@@ -90,10 +97,9 @@ def _labelled_scores(reply: str) -> list[tuple[float, float]]:
 def _last_line_number(reply: str) -> list[str]:
     lines = _lines(reply)
     last = lines[-1] if lines else ""
-    return ["abtie"[0] if last == "1" else "b" if last == "2" else "tie"] if last in {"1", "2", "3"} else []
+    return [CHOICES[last]] if last in CHOICES else []
 
 
-_CHOICE = r"(?:is|as|:|was)?\s*(?:the\s+)?(?:answer\s+|one\s+|response\s+)?(?:of|from|by|provided by|given by)?"
 _SENTENCES = (
     r"\bbest (?:answer|response)\b[^.\n]{0,60}?\b(?:assistant )?([123])\b(?!\s*/)",
     r"\bI (?:would )?choose (?:the )?(?:answer|response) (?:of|from|by|provided by) assistant ([12])\b",
@@ -106,7 +112,7 @@ def _sentence(reply: str) -> list[str]:
     """A verdict in words, in the last lines; every such sentence counts."""
     tail = "\n".join(_lines(reply)[-TAIL_LINES:])
     numbers = [number for pattern in _SENTENCES for number in re.findall(pattern, tail, re.IGNORECASE)]
-    return [{"1": "a", "2": "b", "3": "tie"}[number] for number in numbers]
+    return [CHOICES[number] for number in numbers]
 
 
 def _bracketed_letter(reply: str) -> list[str]:

@@ -87,6 +87,10 @@ def _read_json(path: Path, *, cure: str) -> dict[str, Any]:
 def _check_files(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelError("no such folder", where=str(folder), cure="correct base.model")
+    if (folder / "adapter_config.json").exists():
+        # transformers would open the base that this file names, wherever it is.
+        cure = "name the base model that the adapter was trained on"
+        raise ModelError("an adapter, not a base model", where=str(folder), key="base.model", cure=cure)
     problems = []
     for count, path in enumerate(folder.iterdir(), start=1):
         if count > MAX_FILES:

@@ -5,12 +5,15 @@ later step (fingerprint, merge, evaluation) speaks of those.
 """
 
 import importlib.util
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from lora_kit.errors import MachineError, ModelError
 from lora_kit.model.cache import build_folder
 from lora_kit.model.fingerprint import file_sha256
 from lora_kit.model.gguf_file import check_gguf
+from lora_kit.model.misfit import refuse_misfit
 from lora_kit.model.quiet import quiet_libraries
 
 CONVERTER = "1"  # raise it when the files that convert() writes change
@@ -45,34 +48,48 @@ def converted_folder(path: Path, *, cache: Path) -> Path:
     """
     from importlib.metadata import version
 
-    check_gguf(path)
     digest = file_sha256(path, cache=cache)
     name = f"{path.stem}-{digest[:16]}-v{CONVERTER}-transformers-{version('transformers')}"
     return build_folder(cache / "bases" / name, lambda folder: convert(path, folder))
 
 
 def convert(path: Path, folder: Path) -> None:
-    """Write config.json, model.safetensors (float32) and the tokenizer files of a checked GGUF file.
+    """Write config.json, model.safetensors (float32) and the tokenizer files into an empty folder.
 
     Raises:
-        ModelError: transformers can't make sense of the file.
+        ModelError: The file is damaged, or transformers can't make sense of it.
         MachineError: Not enough memory.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    place = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
+    check_gguf(path)
+    link = folder / "model.gguf"  # alone in its folder: transformers looks at what lies beside a model
+    link.symlink_to(path)
     try:
-        with quiet_libraries():
-            model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **place)
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, **place)
-            # GGUF's quantizer stays attached and refuses to be saved; the weights are dense by now.
-            model.hf_quantizer = None
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config
-            model.save_pretrained(folder, max_shard_size="2GB")
-            tokenizer.save_pretrained(folder)
+        with quiet_libraries(), redirect_stderr(StringIO()):  # a bar of tqdm's that no switch turns off
+            _convert(link, folder)
     except MemoryError as error:
         raise MachineError("not enough memory to convert the model", where=str(path)) from error
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"transformers can't convert it: {error}", where=str(path)) from error
+    finally:
+        link.unlink()
+
+
+def _convert(link: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = {"gguf_file": link.name, "local_files_only": True, "trust_remote_code": False}
+    model, report = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True, **place
+    )
+    refuse_misfit(report, where=str(link.resolve()))
+    # The quantizer of GGUF stays attached and refuses to be saved; the weights are dense by now.
+    model.hf_quantizer = None
+    for leftover in ("quantization_config", "_model_name_or_path"):
+        if hasattr(model.config, leftover):
+            delattr(model.config, leftover)
+    model.save_pretrained(folder, max_shard_size="2GB")
+    tokenizer = AutoTokenizer.from_pretrained(folder, **place)
+    for option in ("local_files_only", "is_local"):
+        tokenizer.init_kwargs.pop(option, None)
+    tokenizer.save_pretrained(folder)

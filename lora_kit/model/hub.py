@@ -28,14 +28,13 @@ FILES = (
 )
 
 
-def fetch(model_id: str, revision: str | None, *, endpoint: str | None = None) -> tuple[Path, str]:
+def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
     """Return the folder of a hub model in the hub's own cache, and the commit that it holds.
 
     Args:
         model_id: ``owner/name``.
         revision: Branch, tag or commit; the default branch if absent. A commit that is in the cache needs no
             network.
-        endpoint: Address of the hub, if not the configured one.
 
     Raises:
         ModelError: No such model or revision, no access, or only pickle weights.
@@ -43,7 +42,7 @@ def fetch(model_id: str, revision: str | None, *, endpoint: str | None = None) -
     """
     from huggingface_hub import HfApi
 
-    api = HfApi(endpoint=endpoint)
+    api = HfApi()
     try:
         commit = api.resolve_revision(model_id, revision=revision).resolved
         folder = Path(api.snapshot_download(model_id, revision=commit, allow_patterns=list(FILES)))

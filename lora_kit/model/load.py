@@ -1,7 +1,6 @@
 """Open a checked base: frozen, in evaluation mode, without a cache, with every number finite.
 
-transformers fills missing tensors with random numbers and drops unexpected ones with a warning; both are
-errors here. 4-bit bases (QLoRA, arXiv 2305.14314) go through bitsandbytes, on the CPU as on a GPU.
+4-bit bases (QLoRA, arXiv 2305.14314) go through bitsandbytes, on the CPU as on a GPU.
 """
 
 import os
@@ -13,10 +12,11 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from lora_kit.errors import MachineError, ModelError, Problem
+from lora_kit.errors import MachineError, ModelError
 from lora_kit.model.attention import register_segment_attention
 from lora_kit.model.base import BaseFiles
 from lora_kit.model.folder import check_folder, listing
+from lora_kit.model.misfit import refuse_misfit
 from lora_kit.model.quiet import quiet_libraries
 from lora_kit.model.safetensors_file import read_header
 from lora_kit.recipe.schema import QuantizationSpec
@@ -115,20 +115,7 @@ def _open(files: BaseFiles, options: dict[str, Any]) -> PreTrainedModel:
         raise MachineError("not enough memory to load the model", where=str(files.folder)) from error
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"can't be loaded: {error}", where=str(files.folder)) from error
-    findings = {
-        "tensors are missing": report["missing_keys"],
-        "tensors are unexpected": report["unexpected_keys"],
-        "tensors have another shape": [str(entry[0]) for entry in report["mismatched_keys"]],
-    }
-    problems = [
-        Problem(
-            f"{len(names)} {what}: {listing(sorted(names))}", str(files.folder), "", "use a complete model"
-        )
-        for what, names in findings.items()
-        if names
-    ]
-    if problems:
-        raise ModelError.collect(problems)
+    refuse_misfit(report, where=str(files.folder))
     loaded: PreTrainedModel = model
     return loaded
 

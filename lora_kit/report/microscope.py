@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from lora_kit.data.prepare import PreparedData
+from lora_kit.data.encode import Encoder
+from lora_kit.data.prepare import PreparedData, Progress, prepare_data
+from lora_kit.data.survey import truncated_hashes
 from lora_kit.data.tokenizer import Tokenizer
 from lora_kit.data.tokenizer_variants import Place
 from lora_kit.data.types import Example
+from lora_kit.errors import RecipeError
+from lora_kit.recipe.schema import DataSpec
 
 _BROKEN = "\N{REPLACEMENT CHARACTER}"
 _LONGEST_GLYPH_TOKENS = 16
@@ -104,6 +108,7 @@ class Microscope:
     ) -> None:
         self.lens = Lens(tokenizer)
         self.truncated = truncated
+        self.report = data.report.to_json()
         self.examples = _in_file_order(
             [(one, False) for one in data.train] + [(one, True) for one in data.validation]
         )
@@ -111,11 +116,37 @@ class Microscope:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def view(self, start: int = 0, count: int | None = None) -> Iterator[Specimen]:
-        """Examples from the one at ``start`` (counted from 0) on, at most ``count``."""
-        for example, held_out in self.examples[start : None if count is None else start + count]:
-            cut = example.content_hash in self.truncated
-            yield Specimen(example.origin, held_out, cut, self.lens.spans(example))
+    def view(self, start: int = 1, count: int | None = None) -> Iterator[Specimen]:
+        """Examples from the one at ``start`` (counted from 1) on, at most ``count``, made one by one.
+
+        Raises:
+            RecipeError: There are not that many.
+        """
+        if start > len(self):
+            raise RecipeError(f"there are {len(self):,} examples, none at {start:,}", key="--start")
+        first = start - 1
+        chosen = self.examples[first : None if count is None else first + count]
+        return (self._specimen(example, held_out=held_out) for example, held_out in chosen)
+
+    def _specimen(self, example: Example, *, held_out: bool) -> Specimen:
+        cut = example.content_hash in self.truncated
+        return Specimen(example.origin, held_out, cut, self.lens.spans(example))
+
+
+def open_microscope(spec: DataSpec, encoder: Encoder, *, on_progress: Progress | None = None) -> Microscope:
+    """Prepare the rows of a recipe as a run does, to look at them.
+
+    Args:
+        spec: The recipe's data section, its paths absolute.
+        encoder: The run's.
+        on_progress: Called with (conversations encoded, conversations in all).
+
+    Raises:
+        DataError: Rows are wrong, each named, or none is left.
+        MachineError: A file can't be read.
+    """
+    data = prepare_data(spec, encoder, on_progress=on_progress)
+    return Microscope(data, encoder.tokenizer, truncated_hashes(data, spec))
 
 
 class Lens:

@@ -8,16 +8,49 @@ trained plus 2 for control. ``tokens`` has a line for each row, parsed when it i
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from lora_kit.artifacts.commit import write_file
 from lora_kit.errors import RecipeError
-from lora_kit.report.microscope import Specimen
+from lora_kit.report.microscope import Microscope, Specimen
 from lora_kit.report.self_contained import embedded_json, render_page
+from lora_kit.report.training import data_facts, lost_rows
 
 MOST_ROWS = 100_000
+
+
+def write_microscope(
+    path: Path, title: str, microscope: Microscope, *, start: int = 1, count: int | None = None
+) -> int:
+    """Write the page over the examples from ``start`` (counted from 1) on, all of them or ``count``.
+
+    Returns:
+        How many there are on it.
+
+    Raises:
+        RecipeError: There is none, or there are more than a browser holds.
+        MachineError: The disk can't take it.
+    """
+    specimens = microscope.view(start, count)
+    rows = min(len(microscope) - start + 1, count or len(microscope))
+    if rows > MOST_ROWS:
+        found = f"a page of {rows:,} rows is more than a browser holds"
+        raise RecipeError(found, key="--html", cure=f"pass --rows {MOST_ROWS}, and --start for the others")
+    page = microscope_page(title, page_facts(microscope.report), specimens)
+    write_file(path, page.encode("utf-8", "replace"))
+    return rows
+
+
+def page_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The head of the page: what was read, and what became of it."""
+    return [
+        *data_facts(report),
+        *((label.capitalize(), f"{rows} rows") for label, rows, _ in lost_rows(report)),
+    ]
 
 
 def microscope_page(title: str, facts: Sequence[tuple[str, str]], specimens: Iterable[Specimen]) -> str:
@@ -27,9 +60,6 @@ def microscope_page(title: str, facts: Sequence[tuple[str, str]], specimens: Ite
         title: The recipe's name.
         facts: Pairs of label and text for the head of the page.
         specimens: The rows, in the order of their files.
-
-    Raises:
-        RecipeError: More rows than a browser holds.
     """
     rows, tokens = [], []
     for specimen in specimens:

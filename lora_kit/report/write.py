@@ -1,22 +1,19 @@
 """report.html and report.md from what a run has left on disk: same files in, same bytes out.
 
-The page holds everything in itself and can reach nothing: its content security policy
-allows its own style and script by their hash and no address at all. All text in it is
-foreign (prompts, answers, paths), so both templates escape every value that they show.
+All text in them is foreign (prompts, answers, paths), so both templates escape every
+value that they show: HTML by Jinja's autoescape, Markdown by ``finalize`` below.
 """
 
-import base64
-import hashlib
 import re
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from lora_kit.artifacts.commit import write_file
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.report.gather import gather
+from lora_kit.report.self_contained import render_page
 from lora_kit.report.view import ReportView, build_view
 
 _PAGE = Path(__file__).parent / "page"
@@ -44,11 +41,7 @@ def write_report(run: RunDir) -> list[Path]:
 
 def html_page(view: ReportView) -> str:
     """One self-contained HTML page."""
-    style, script = ((_PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    policy = f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; base-uri 'none'"
-    template = _html().get_template("report.html.j2")
-    # Both files are ours; escaping them would break them and their hashes.
-    return template.render(view=view, policy=policy, style=Markup(style), script=Markup(script))  # noqa: S704
+    return render_page("report", view=view)
 
 
 def markdown_page(view: ReportView) -> str:
@@ -80,22 +73,6 @@ def fenced(code: str, language: str) -> Verbatim:
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
     return Verbatim(f"{fence}{language}\n{code.rstrip()}\n{fence}")
-
-
-def _source(content: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
-
-
-@cache
-def _html() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_PAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 @cache

@@ -27,7 +27,7 @@ class TextPieces:
     def add(self, token: int) -> str:
         """Take one more id; return the text that is certain by now, maybe none."""
         self.ids.append(token)
-        # Half a character decodes to replacement characters; with byte fallback they even replace its predecessors.
+        # Half a character decodes to replacement characters, with byte fallback even those before it.
         return self._advance(self._certain(self.encoder.decode_answer(self.ids).rstrip(_BROKEN)))
 
     def finish(self) -> str:

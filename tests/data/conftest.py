@@ -165,9 +165,9 @@ def make_tokenizer() -> MakeTokenizer:
         }
         backend = builders[kind]()
         backend.add_special_tokens(["<s>", "</s>", *CONTROL])
-        backend.add_tokens(
-            [AddedToken("<tool_call>", normalized=False), AddedToken("        ", normalized=False)]
-        )
+        backend.add_tokens([AddedToken("<tool_call>", normalized=False)])
+        if kind != "sentencepiece_legacy":  # which would put a space behind it, in the middle of a text
+            backend.add_tokens([AddedToken(" " * 8, normalized=False)])
         if kind != "byte_bpe":
             bos = ("<s>", backend.token_to_id("<s>"))
             backend.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [bos])

@@ -106,19 +106,21 @@ def check_answers(encoder, conversation, example):
         assert run[-1] in encoder.stop_ids
         assert not encoder.stop_ids & set(run[:-1])
         decoded = encoder.decode_answer(run)
-        # Two tokenizers can't tell a leading space from the one that they put behind a control token.
-        assert decoded in {text, text.removeprefix(" ")}
+        # Some tokenizers can't tell a leading space from the one that they put behind a control token,
+        # and the Llama templates strip answers.
+        assert decoded in {text, text.removeprefix(" "), text.strip()}
 
 
 def check_control_tokens(encoder, conversation, example):
     benign = [dataclasses.replace(m, content="q", context=m.context and "q") for m in conversation.messages]
     harmless = encoder.encode(Conversation(tuple(benign), "rows.jsonl:8"))
     assert counts(encoder, example.input_ids) == counts(encoder, harmless.input_ids)
-    bos = encoder.tokenizer.bos_id
-    assert (bos, bos) not in pairwise(example.input_ids)
+    openers = {encoder.tokenizer.bos_id, encoder.tokenizer.control["<|begin_of_text|>"]}  # Llama 3's own
+    at = [n for n, token in enumerate(example.input_ids) if token in openers]
+    assert not any(after - before == 1 for before, after in pairwise(at))
+    expected = encoder.tokenizer.adds_bos or encoder.template.name == "llama-3"
     if encoder.template.name != "llama-2-chat":  # opens every exchange with BOS, as its original
-        assert example.input_ids.count(bos) == encoder.tokenizer.adds_bos
-    assert example.input_ids.index(bos) == 0 if encoder.tokenizer.adds_bos else True
+        assert at == ([0] if expected else [])
 
 
 def test_encoding_many_is_encoding_each(encoders):

@@ -9,7 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_kit.data.account import measure
+from lora_kit.data.encode import Encoder
 from lora_kit.data.prepare import prepare_data
+from lora_kit.data.sources import read_rows
+from lora_kit.data.template import load_template
 from lora_kit.data.types import Conversation, Example
 from lora_kit.errors import DataError, Problem
 
@@ -186,6 +189,46 @@ def test_an_encoder_error_names_its_rows(write_rows, make_spec, byte_encoder) ->
     with pytest.raises(DataError) as caught:
         prepare_data(make_spec(write_rows(GOOD[:5])), Picky(byte_encoder, "2", "3"))
     assert [problem.where for problem in caught.value.problems] == ["rows.jsonl:2", "rows.jsonl:3"]
+
+
+def test_bad_rows_can_be_dropped_and_are_told_in_words(write_rows, make_spec, byte_encoder) -> None:
+    path = write_rows([*GOOD[:3], {"instruction": 5, "output": "x"}, *GOOD[3:6]])
+    path.write_bytes(path.read_bytes() + b'{"instruction": NaN}\n')
+    data = prepare_data(make_spec(path, on_bad_row="drop"), Picky(byte_encoder, ":2", ":6"))
+    report = data.report.to_json()
+    assert origins(data.train) == ["rows.jsonl:1", "rows.jsonl:3", "rows.jsonl:5", "rows.jsonl:7"]
+    assert (report["rows_read"], report["rows_used"]) == (8, 4)
+    assert report["dropped"]["bad_row"]["count"] == 4
+    assert report["bad_rows"] == [
+        "rows.jsonl:4: instruction: must be text, found a number",
+        "rows.jsonl:8: NaN is not JSON",
+        "rows.jsonl:2: the template refuses this",
+        "rows.jsonl:6: the template refuses this",
+    ]
+
+
+def test_a_broken_file_is_never_dropped(write_rows, make_spec, byte_encoder) -> None:
+    path = write_rows(GOOD, "rows.json")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataError, match=r"rows\.json:40: the file ends in the middle of this element"):
+        prepare_data(make_spec(path, on_bad_row="drop"), byte_encoder)
+
+
+def test_the_real_encoder_fits_in(shared_data: Path, make_spec, make_tokenizer) -> None:
+    tokenizer = make_tokenizer("byte_bpe")
+    encoder = Encoder(tokenizer, load_template("alpaca", tokenizer))
+    path = shared_data / "train" / "alpaca_en_demo.json"
+    spec = make_spec(path, limit=40, max_tokens=300, overlong="truncate_prompt", validation_fraction=0.1)
+    data = prepare_data(spec, encoder)
+    report = data.report.to_json()
+    examples = {example.origin: example for example in (*data.train, *data.validation)}
+    assert report["rows_read"] == 40 == len(examples) + report["dropped"]["overlong"]["count"]
+    assert max(len(example.input_ids) for example in examples.values()) <= 300
+    for row in read_rows(path, limit=40):
+        if example := examples.get(row.origin):
+            learned = [token for token, flag in zip(example.input_ids, example.trained, strict=True) if flag]
+            assert encoder.decode_answer(learned) == row.fields["output"]
+            assert learned[-1] in encoder.stop_ids
 
 
 @pytest.mark.parametrize("change", ["a word", "the order", "the side", "what is trained"])

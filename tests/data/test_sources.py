@@ -119,3 +119,30 @@ def test_a_file_without_permission_is_the_machines_fault(write_rows) -> None:
 def test_the_hash_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"abc")
     assert source_sha256(tmp_path / "a.jsonl").startswith("ba7816bf8f01cfea")
+
+
+def test_a_folder_is_its_data_files_by_name(write_rows, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("rows/b.json", "rows/a.jsonl", "rows/deeper/c.jsonl", "rows/.hidden.jsonl"):
+        write_rows(ROWS, name)
+    (folder / "README.md").write_text("about")
+    origins = [row.origin for row in read_rows(folder)]
+    assert origins == ["rows/a.jsonl:1", "rows/a.jsonl:2", "rows/b.json:1", "rows/b.json:2"]
+    assert len(list(read_rows(folder, limit=3))) == 3
+
+
+def test_the_hash_of_a_folder_follows_names_and_contents(write_rows, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    first = write_rows(ROWS, "rows/a.jsonl")
+    hashes = [source_sha256(tmp_path / "rows")]
+    write_rows(ROWS[:1], "rows/a.jsonl")
+    hashes.append(source_sha256(tmp_path / "rows"))
+    first.rename(tmp_path / "rows" / "b.jsonl")
+    hashes.append(source_sha256(tmp_path / "rows"))
+    assert len(set(hashes)) == 3
+
+
+def test_a_folder_without_data_files_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data files in this folder; known kinds"):
+        list(read_rows(tmp_path))

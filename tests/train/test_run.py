@@ -1,4 +1,4 @@
-"""A training run, from recipe to adapter: it learns, resumes bit for bit, stops when asked, and never saves a NaN."""
+"""A training run, from recipe to adapter: it learns, resumes bit for bit, stops when asked, saves no NaN."""
 
 import hashlib
 import json
@@ -14,7 +14,14 @@ from safetensors.torch import load_file
 
 from lora_kit import pipeline
 from lora_kit.artifacts.metrics_log import stable_digest
-from lora_kit.errors import DataError, DivergedError, InterruptedRunError, LoraKitError, MachineError, RecipeError
+from lora_kit.errors import (
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    LoraKitError,
+    MachineError,
+    RecipeError,
+)
 from lora_kit.recipe.load import load_recipe
 from lora_kit.train import loop as loop_module
 from lora_kit.train.observe import Silent, StepRecord
@@ -54,16 +61,17 @@ def test_it_learns_and_leaves_everything(tiny_recipe: TinyRecipe, tmp_path: Path
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.3
     assert state["status"] == "finished"
-    needed = {"epoch", "learning_rate", "grad_norm", "trained_tokens", "total_tokens", "rows", "tokens_per_second"}
-    assert all(needed | {"peak_memory_bytes"} <= line.keys() for line in lines)
+    needed = {"epoch", "learning_rate", "grad_norm", "trained_tokens", "total_tokens", "rows"}
+    assert all(needed | {"tokens_per_second", "peak_memory_bytes"} <= line.keys() for line in lines)
     assert all("rows.jsonl:" in origin for line in lines for origin in line["rows"])
     assert "validation_loss" in lines[2]
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"recipe.yaml", "data_report.json", "metrics.jsonl", "checkpoints", "adapter", "run.json"} <= names
     adapter = {path.name for path in (tmp_path / "run/adapter").iterdir()}
-    assert {"adapter_config.json", "adapter_model.safetensors", "lora_kit.json", "tokenizer.json", "README.md"} <= adapter
-    assert any(tensor.abs().max() > 0 for name, tensor in load_file(
-        tmp_path / "run/adapter/adapter_model.safetensors").items() if "lora_B" in name)
+    assert {"adapter_config.json", "adapter_model.safetensors", "lora_kit.json"} <= adapter
+    assert {"tokenizer.json", "recipe.yaml", "README.md"} <= adapter
+    tensors = load_file(tmp_path / "run/adapter/adapter_model.safetensors")
+    assert all(tensor.abs().max() > 0 for tensor in tensors.values())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -85,10 +93,14 @@ def test_stopped_and_resumed_equals_never_stopped(
 def test_a_finished_run_changes_nothing(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     train(recipe, tmp_path / "run")
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != ".lock"}
+    before = file_times(tmp_path / "run")
     assert train(recipe, tmp_path / "run")["status"] == "finished"
-    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != ".lock"}
-    assert after == before
+    assert file_times(tmp_path / "run") == before
+
+
+def file_times(folder: Path) -> dict[Path, int]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_micro_batches_do_not_change_the_result(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
@@ -133,7 +145,7 @@ def test_other_threads_need_permission_and_mark_the_run(
     recipe = tiny_recipe()
     with pytest.raises(InterruptedRunError):
         train(recipe, tmp_path / "run", observer=StopAt(3, signal.SIGINT))
-    monkeypatch.setattr(pipeline, "runtime_identity", lambda: {"versions": "x", "threads": "99", "hardware": "y"})
+    monkeypatch.setattr(pipeline, "runtime_identity", lambda: {"versions": "x", "threads": "99"})
     with pytest.raises(MachineError, match="threads"):
         train(recipe, tmp_path / "run")
     state = pipeline.train_recipe(load_recipe(recipe), tmp_path / "run", Silent(), allow_inexact=True)
@@ -182,7 +194,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, where: str, at_step: int) -> None:
     monkeypatch.setattr(loop_module.Stepper, "step", step)
 
 
-def test_errors_leave_the_run_resumable(tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_leave_the_run_resumable(
+    tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = tiny_recipe()
     train(recipe, tmp_path / "unbroken")
     monkeypatch.setenv("LORA_KIT_FAILPOINT", "checkpoint.after_optimizer@2=enospc")

@@ -9,7 +9,7 @@ https://huggingface.co/datasets/OpenAssistant/oasst1 (arXiv 2304.07327)
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from lora_kit.data.format import Format, Options, text_field
+from lora_kit.data.format import Format, Options, optional_text, text_field
 from lora_kit.data.message_tree import Node, Tree, linked_trees, message, nested_tree, walk
 from lora_kit.data.types import Conversation, Message, Row
 from lora_kit.errors import DataError, Problem
@@ -51,9 +51,12 @@ def configured(options: Options) -> Format:
         root = _tree(row).root
         if root is None:
             return []
-        group = str(root.fields.get("message_tree_id") or root.fields.get("message_id") or row.origin)
+        fields = root.fields
+        tree_id = (
+            optional_text(row, "message_tree_id") or fields.get("message_tree_id") or fields.get("message_id")
+        )
         paths = cut(root, lambda node: not reason(node))
-        return [Conversation(turns, row.origin, group) for turns in paths]
+        return [Conversation(turns, row.origin, tree_id or row.origin) for turns in paths]
 
     def count(row: Row) -> Mapping[str, int]:
         tree = _tree(row)

@@ -1,9 +1,9 @@
 """Guanaco: ``### Human:`` and ``### Assistant:`` in one line, as in the set openassistant-guanaco.
 
 Original: the training texts of ``qlora.py`` (dataset format ``oasst1``) in github.com/artidoro/qlora, without
-a system message; ``examples/guanaco_generate.py`` puts one and a blank in front, as a system message does here.
-The original writes EOS at the end of the conversation only; here it ends every answer, because a model
-has to learn to stop after each.
+a system message; ``examples/guanaco_generate.py`` puts one and a blank in front, as is done here with the
+conversation's own. The original writes EOS at the end of the conversation only; here it ends every answer,
+because a model has to learn to stop after each.
 """
 
 from lora_kit.data.template_types import TemplateSpec, Turn, mark, said, with_context

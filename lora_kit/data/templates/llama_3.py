@@ -1,7 +1,7 @@
 """Llama 3: a header and an empty line before each turn, ``<|eot_id|>`` behind it.
 
 Original: ``ChatFormat`` in ``llama/tokenizer.py`` of github.com/meta-llama/llama3, which strips white space
-around what is said. The system message is not stripped of anything but its ends either.
+around what is said.
 """
 
 from lora_kit.data.template_types import TemplateSpec, Turn, mark, said, with_context

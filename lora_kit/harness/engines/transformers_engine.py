@@ -7,7 +7,7 @@ padded on the left, and longest first, so that memory runs out at once or never.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 
 import torch
@@ -68,7 +68,8 @@ class TransformersEngine:
         adapter = (
             _hash_tensors({k: v for k, v in named.items() if "lora_" in k}) if self._adapter else "no adapter"
         )
-        parts = ("transformers-1", base, adapter, str(self._model.dtype), self._encoder.fingerprint)
+        numbers = f"{self._model.dtype} {getattr(self._model.config, 'quantization_config', None)}"
+        parts = ("transformers-1", base, adapter, numbers, self._encoder.fingerprint)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def generate(
@@ -118,18 +119,19 @@ class TransformersEngine:
         self._model.eval()
         try:
             # Not inference_mode: what a model caches in there could never be trained through again.
-            with torch.no_grad():
-                if isinstance(self._model, PeftModel) and not self._adapter:
-                    with self._model.disable_adapter():
-                        yield
-                else:
-                    yield
+            with torch.no_grad(), self._side():
+                yield
         finally:
             self._model.train(was_training)
             for parameter in self._model.parameters():
                 parameter.requires_grad_(requires_grad=False)
             for parameter in trainable:
                 parameter.requires_grad_()
+
+    def _side(self) -> AbstractContextManager[None]:
+        is_base = isinstance(self._model, PeftModel) and not self._adapter
+        side: AbstractContextManager[None] = self._model.disable_adapter() if is_base else nullcontext()
+        return side
 
     def _continue(self, rows: Sequence[Sequence[int]], limit: int) -> list[list[int]]:
         """Generate up to ``limit`` ids after each row, padded behind a stop id."""

@@ -97,7 +97,7 @@ def position_bias(duels: Sequence[Duel]) -> PositionBias:
 
 
 def reconciled(duels: Sequence[Duel]) -> dict[str, Record]:
-    """Each player's record where a win needs both orders (MT-bench's rule); half-parsed pairs are left out."""
+    """Each player's record where a win needs both orders (MT-bench); half-parsed pairs are left out."""
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     for there, back in _both_orders(duels):
         if there.verdict is None or back.verdict is None:

@@ -5,6 +5,7 @@ const IS_TRAINED = 1, IS_CONTROL = 2;
 const LINE_PIXELS = 36, LINES_BEYOND = 8, TOKENS_AT_ONCE = 4000;
 const SORT_KEYS = { file: null, tokens: TOKENS, trained: TRAINED, cut: CUT };
 const HIDDEN = /[\n\t]|(?!\u200d)[\p{Cc}\p{Cf}\u2028\u2029]/gu;
+const HIDDEN_OR_SPACE = new RegExp(`${HIDDEN.source}| `, "gu");
 
 const byId = (id) => document.getElementById(id);
 const rows = JSON.parse(byId("rows").textContent);
@@ -45,8 +46,7 @@ function arrange() {
     button.setAttribute("aria-pressed", chosen);
   }
   list.scrollTop = 0;
-  drawList();
-  select(state.order.includes(state.row) ? state.row : state.order[0] ?? -1);
+  select(state.order[0] ?? -1);
 }
 
 function sortBy(name) {
@@ -89,7 +89,7 @@ function maskPicture(row) {
   picture.setAttribute("viewBox", `0 0 ${row[TOKENS]} 1`);
   picture.setAttribute("preserveAspectRatio", "none");
   picture.setAttribute("aria-hidden", "true");
-  picture.style.width = `${Math.max(4, 100 * row[TOKENS] / longest)}%`;
+  picture.style.width = `${100 * Math.sqrt(row[TOKENS] / longest)}%`;
   let at = 0;
   for (const [kind, tokens] of row[SPANS]) {
     const box = document.createElementNS(namespace, "rect");
@@ -108,23 +108,20 @@ function excerpt(index) {
     const trained = rows[index][SPANS].find((span) => span[0] === IS_TRAINED);
     return [trained ? trained[2].trimStart().slice(0, 160) : ""];
   }
-  const end = at + state.query.length, from = Math.max(0, at - 24);
+  const end = at + state.query.length, from = Math.max(0, at - 10);
   return [(from ? "…" : "") + text.slice(from, at), element("mark", "", text.slice(at, end)), text.slice(end, end + 120)];
 }
 
 // --- one row --------------------------------------------------------------------------------------------------
 
 function select(index) {
-  byId(`row-${state.row}`)?.setAttribute("aria-selected", "false");
   state.row = index;
   const position = state.order.indexOf(index);
-  if (position >= 0) {
-    const top = position * LINE_PIXELS, bottom = top + LINE_PIXELS;
-    if (top < list.scrollTop) list.scrollTop = top;
-    if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
-    drawList();
-    list.setAttribute("aria-activedescendant", `row-${index}`);
-  }
+  const top = Math.max(0, position) * LINE_PIXELS, bottom = top + LINE_PIXELS;
+  if (top < list.scrollTop) list.scrollTop = top;
+  if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
+  drawList();
+  list.setAttribute("aria-activedescendant", `row-${index}`);
   drawRow();
 }
 
@@ -189,12 +186,12 @@ function drawTokens(glyphs) {
   reader.append(more);
 }
 
-// Signs for what can't be seen are drawn by the style sheet, so that copied text stays as it is.
+// Signs for what can't be seen are drawn by the style sheet; in running text the character stays beside its sign.
 function visible(text, spaces = false) {
   const parts = [];
   let at = 0;
-  for (const match of text.matchAll(spaces ? new RegExp(`${HIDDEN.source}| `, "gu") : HIDDEN)) {
-    const sign = element("span", "sign", match[0] === "\n" && spaces ? "" : match[0]);
+  for (const match of text.matchAll(spaces ? HIDDEN_OR_SPACE : HIDDEN)) {
+    const sign = element("span", "sign", spaces ? "" : match[0]);
     sign.dataset.sign = signOf(match[0]);
     parts.push(text.slice(at, match.index), sign);
     at = match.index + match[0].length;

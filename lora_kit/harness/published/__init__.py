@@ -1,0 +1,1 @@
+"""Published judgments recomputed: each kind of case gives checks of expected against got."""
