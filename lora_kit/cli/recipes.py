@@ -9,9 +9,6 @@ from rich.table import Table
 
 from lora_kit.cli.console import console, emit_json, messages
 from lora_kit.errors import MachineError
-from lora_kit.recipe.fingerprint import recipe_fingerprint
-from lora_kit.recipe.load import load_recipe, portable
-from lora_kit.recipe.reference import json_schema, reference_markdown
 from lora_kit.recipe.shipped import find_recipe, list_recipes
 
 app = typer.Typer(help="Ready recipes, and the keys that a recipe has.", no_args_is_help=True)
@@ -39,6 +36,9 @@ def show_command(name: str, *, as_json: Json = False) -> None:
     """Print a recipe; with --json, complete with every default."""
     path = find_recipe(name)
     if as_json:
+        from lora_kit.recipe.fingerprint import recipe_fingerprint
+        from lora_kit.recipe.load import load_recipe, portable
+
         recipe = load_recipe(path)
         emit_json({"path": str(path), "fingerprint": recipe_fingerprint(recipe), "recipe": portable(recipe)})
     else:
@@ -68,6 +68,8 @@ def schema_command(
     *, markdown: Annotated[bool, typer.Option("--markdown", help="Write tables for people.")] = False
 ) -> None:
     """Print the JSON Schema of a recipe, for editors."""
+    from lora_kit.recipe.reference import json_schema, reference_markdown
+
     if markdown:
         console.out(reference_markdown().rstrip("\n"), highlight=False)
     else:

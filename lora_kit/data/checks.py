@@ -21,6 +21,8 @@ def is_blank(text: str) -> bool:
         >>> is_blank(" \u200b\ufeff"), is_blank("0")
         (True, False)
     """
+    if text[:1].isalnum():
+        return False
     return all(unicodedata.category(character) in _INVISIBLE for character in text)
 
 
@@ -34,13 +36,25 @@ def blank_answer(conversation: Conversation) -> int | None:
 
 def has_blank_question(conversation: Conversation) -> bool:
     """Say whether a user turn has neither a visible question nor a visible context."""
-    users = (message for message in conversation.messages if message.role == "user")
-    return any(is_blank(message.content) and is_blank(message.context) for message in users)
+    for message in conversation.messages:
+        if message.role == "user" and is_blank(message.content) and is_blank(message.context):
+            return True
+    return False
 
 
 def has_nul(conversation: Conversation) -> bool:
     """Say whether a NUL character is in a turn; it is kept."""
     return any("\0" in message.content or "\0" in message.context for message in conversation.messages)
+
+
+def is_duplicate(one: Conversation, other: Conversation) -> bool:
+    """Say whether two conversations say the same, to the character, whatever is learned of them."""
+    if len(one.messages) != len(other.messages):
+        return False
+    for ours, theirs in zip(one.messages, other.messages, strict=True):
+        if (ours.role, ours.content, ours.context) != (theirs.role, theirs.content, theirs.context):
+            return False
+    return True
 
 
 class Problems:

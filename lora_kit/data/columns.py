@@ -4,7 +4,7 @@
 wants `instruction`; messages then speak of the column that the user knows.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from lora_kit.data.format import Format, Options
@@ -13,21 +13,20 @@ from lora_kit.errors import Problem, RecipeError
 from lora_kit.registry import did_you_mean
 
 
-def renamed(rows: Iterable[Row], fields: Mapping[str, str]) -> Iterator[Row]:
+def renamed(rows: Iterator[Row], fields: Mapping[str, str]) -> Iterator[Row]:
     """Yield the rows with the format's field names instead of the user's columns.
 
     Args:
         rows: As read.
         fields: Field of the format -> column of the file.
     """
-    if not fields:
-        yield from rows
-        return
-    columns = set(fields.values())
-    for row in rows:
-        kept = {name: value for name, value in row.fields.items() if name not in columns | fields.keys()}
-        mapped = {field: row.fields[column] for field, column in fields.items() if column in row.fields}
-        yield Row(mapped | kept, row.origin)
+    return (_renamed(row, fields) for row in rows) if fields else rows
+
+
+def _renamed(row: Row, fields: Mapping[str, str]) -> Row:
+    taken = {*fields, *fields.values()}
+    mapped = {field: row.fields[column] for field, column in fields.items() if column in row.fields}
+    return Row(mapped | {name: value for name, value in row.fields.items() if name not in taken}, row.origin)
 
 
 def in_own_words(problem: Problem, fields: Mapping[str, str]) -> Problem:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from lora_kit.catalogue import FORMATS
 from lora_kit.data.account import Account
-from lora_kit.data.checks import Problems, blank_answer, has_blank_question, has_nul
+from lora_kit.data.checks import Problems, blank_answer, has_blank_question, has_nul, is_duplicate
 from lora_kit.data.columns import check_fields, in_own_words, renamed, with_options
 from lora_kit.data.format import Format
 from lora_kit.data.recognise import LOOKED_AT_ROWS, recognise
 from lora_kit.data.sources import read_rows
-from lora_kit.data.split import content_key, exact_key, is_held_out
+from lora_kit.data.split import content_key, group_key, is_held_out
 from lora_kit.data.types import Conversation, Row
 from lora_kit.errors import DataError, Problem
 from lora_kit.recipe.schema import DataSpec
@@ -65,7 +65,8 @@ class Gatherer:
             self.files.append(("validation", Path(spec.validation)))
         self.format: Format | None = None if spec.format == "auto" else self._ready(FORMATS[spec.format])
         self.why = "named in the recipe"
-        self.seen: set[bytes] = set()
+        self.seen: dict[bytes, Conversation] = {}
+        self.variants: dict[bytes, list[Conversation]] = {}
 
     def rows(self) -> list[PlannedRow]:
         """Read, convert and check the rows of all files, in order.
@@ -129,19 +130,23 @@ class Gatherer:
         return PlannedRow(row.origin, planned)
 
     def _place(self, conversation: Conversation, form: Format, role: str) -> Planned:
-        self._count(conversation, form)
         key = content_key(conversation)
+        self._count(conversation, key, form)
         if self.spec.validation is None:
-            held_out = is_held_out(key, self.spec.validation_fraction, group=conversation.group)
+            side_key = group_key(conversation.group) if conversation.group else key
+            held_out = is_held_out(side_key, self.spec.validation_fraction)
         else:
             held_out = role == "validation"
         return Planned(conversation, key, held_out, self._blank(conversation, form))
 
-    def _count(self, conversation: Conversation, form: Format) -> None:
-        key = exact_key(conversation)
-        if key in self.seen:
-            self.account.duplicates.add(conversation.origin)
-        self.seen.add(key)
+    def _count(self, conversation: Conversation, key: bytes, form: Format) -> None:
+        first = self.seen.setdefault(key, conversation)
+        if first is not conversation:
+            variants = self.variants.setdefault(key, [first])
+            if any(is_duplicate(conversation, other) for other in variants):
+                self.account.duplicates.add(conversation.origin)
+            else:
+                variants.append(conversation)
         if form.asks and has_blank_question(conversation):
             self.account.empty_prompts.add(conversation.origin)
         if has_nul(conversation):

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lora_kit.errors import MachineError, ModelError
 
 _WORKER = Path(__file__).with_name("render_worker.py")
-_CHUNK = 256
+_CHUNK_ROWS = 256
+_CHUNK_CHARS = 4_000_000
 
 
 class RenderProcess:
@@ -54,10 +55,10 @@ class RenderProcess:
     ) -> list[str | ModelError]:
         """Render conversations; those that fail become errors in their place."""
         rendered: list[str | ModelError] = []
-        for start in range(0, len(conversations), _CHUNK):
+        for chunk in _chunks(conversations):
             contexts = [
                 {**self.constants, "messages": messages, "add_generation_prompt": generation_prompt}
-                for messages in conversations[start : start + _CHUNK]
+                for messages in chunk
             ]
             with self._lock:
                 answers = self._ask(contexts)
@@ -72,7 +73,8 @@ class RenderProcess:
         code = self._stop(child)
         if len(contexts) > 1:  # find the culprit
             return [answer for context in contexts for answer in self._ask([context])]
-        return [{"error": f"it used more time or memory than a chat template may (exit code {code})"}]
+        reason = "it used more time or memory than a chat template may" if code < 0 else "its process stopped"
+        return [{"error": f"{reason} (exit code {code})"}]
 
     def _start(self) -> "subprocess.Popen[str]":
         if self._child is not None and self._owner == os.getpid():
@@ -93,8 +95,8 @@ class RenderProcess:
         weakref.finalize(self, _close, child, os.getpid())
         compiled = self._exchange(child, self.source)
         if compiled is None or "error" in compiled:
-            self._stop(child)
-            reason = "it took too long to compile" if compiled is None else compiled["error"]
+            code = self._stop(child)
+            reason = f"its process stopped (exit code {code})" if compiled is None else compiled["error"]
             raise ModelError(f"the chat template can't be used: {reason}", key="data.template")
         return child
 
@@ -114,6 +116,20 @@ class RenderProcess:
     def _stop(self, child: "subprocess.Popen[str]") -> int:
         self._child = None
         return _close(child, os.getpid())
+
+
+def _chunks(conversations: Sequence[Sequence[dict[str, str]]]) -> Iterator[list[Sequence[dict[str, str]]]]:
+    """Cut into requests that are worth a trip to the child and fit into its memory."""
+    chunk: list[Sequence[dict[str, str]]] = []
+    chars = 0
+    for messages in conversations:
+        chunk.append(messages)
+        chars += sum(len(message["content"]) for message in messages)
+        if len(chunk) == _CHUNK_ROWS or chars >= _CHUNK_CHARS:
+            yield chunk
+            chunk, chars = [], 0
+    if chunk:
+        yield chunk
 
 
 def _read(answer: dict[str, str]) -> str | ModelError:

@@ -125,14 +125,22 @@ def _answer(template: jinja2.Template, context: dict[str, Any]) -> dict[str, str
 
 def _limit_cpu(more_seconds: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(used.ru_utime + used.ru_stime) + more_seconds + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + more_seconds + 1)
+
+
+def _limit(kind: int, amount: int) -> None:
+    """Lower the soft limit; the hard one stays, so that the next request can get more CPU time."""
+    hard = resource.getrlimit(kind)[1]
+    try:
+        resource.setrlimit(kind, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
+    except (OSError, ValueError):
+        return  # macOS refuses RLIMIT_AS
 
 
 def main(cpu_seconds: int) -> None:
     """Serve: a line with the source, then a line with a list of contexts for each line of answers."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_AS, MEMORY_BYTES)
     _limit_cpu(cpu_seconds)
     requests = (json.loads(line) for line in sys.stdin)
     try:
@@ -140,7 +148,7 @@ def main(cpu_seconds: int) -> None:
         reply: object = {"text": ""}
     except Exception as error:  # noqa: BLE001 - a syntax error, or whatever the compiler trips over
         reply = {"error": f"{type(error).__name__}: {error}"[:300]}
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    _limit(resource.RLIMIT_FSIZE, 0)
     while True:
         sys.stdout.write(json.dumps(reply) + "\n")
         sys.stdout.flush()

@@ -11,41 +11,43 @@ import unicodedata
 
 from lora_kit.data.types import Conversation
 
-_PURPOSE = b"lora_kit validation split 1\0"
-
-
-def exact_key(conversation: Conversation) -> bytes:
-    """Return 16 bytes that are equal for conversations with the same turns, to the character."""
-    return _digest([part for m in conversation.messages for part in (m.role, m.context, m.content)])
+_VERSION = b"lora_kit split 1"
+_ASCII_SPACE = b" \t\n\v\f\r\x1c\x1d\x1e\x1f"
 
 
 def content_key(conversation: Conversation) -> bytes:
     """Return 16 bytes that are equal for conversations that differ at most in case, white space and width."""
-    turns = conversation.messages
-    return _digest([part for m in turns for part in (m.role, normalised(m.context), normalised(m.content))])
+    parts = []
+    for message in conversation.messages:
+        parts += [message.role.encode(), normalised(message.context), normalised(message.content)]
+    return _key(parts)
 
 
-def normalised(text: str) -> str:
-    """Return text in lower case and NFKC form, with runs of white space as one blank."""
-    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return " ".join(folded.casefold().split())
+def group_key(group: str) -> bytes:
+    """Return the key that all rows of a group are placed by."""
+    return _key([b"group", group.encode()])
 
 
-def is_held_out(key: bytes, fraction: float, *, group: str = "") -> bool:
-    """Say whether a row belongs to the validation rows.
+def is_held_out(key: bytes, fraction: float) -> bool:
+    """Say whether rows with this key belong to the validation rows.
 
     Args:
-        key: The row's `content_key`.
+        key: The `group_key` of rows that have a group, or else the `content_key`.
         fraction: Share to hold out, 0 to 1.
-        group: If not empty, decides in the place of `key`: a group is never cut apart.
     """
-    basis = b"group\0" + group.encode() if group else b"row\0" + key
-    place = int.from_bytes(hashlib.sha256(_PURPOSE + basis).digest()[:8], "big")
-    return place < fraction * 2.0**64
+    return int.from_bytes(key[:8], "big") < fraction * 2.0**64
 
 
-def _digest(parts: list[str]) -> bytes:
-    """Hash texts so that no two lists of texts run together into the same bytes."""
-    text = "".join(parts)
-    lengths = ",".join([str(len(part)) for part in parts])
-    return hashlib.sha256(f"{lengths}:{text}".encode()).digest()[:16]
+def normalised(text: str) -> bytes:
+    """Return text in lower case and NFKC form, without white space, as UTF-8."""
+    if not text:
+        return b""
+    if text.isascii():
+        return text.lower().encode().translate(None, _ASCII_SPACE)
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split()).encode()
+
+
+def _key(parts: list[bytes]) -> bytes:
+    """Hash parts so that no two lists of parts run together into the same bytes."""
+    lengths = ",".join([str(len(part)) for part in parts]).encode()
+    return hashlib.sha256(b"\0".join([_VERSION, lengths, *parts])).digest()[:16]

@@ -97,6 +97,7 @@ class TemplateSpec:
         strips: Whether answers lose white space at their ends, as in the original.
         needs: Control tokens without which the template is not itself.
         writes_bos: ``ask`` places BOS; otherwise it opens the text iff the tokenizer does so.
+        differs: Where the text is not the original's; empty if it is equal to the byte.
     """
 
     name: str
@@ -110,6 +111,7 @@ class TemplateSpec:
     strips: bool = False
     needs: tuple[str, ...] = ()
     writes_bos: bool = False
+    differs: str = ""
 
 
 def mark(text: str) -> Segment:

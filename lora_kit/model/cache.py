@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lora_kit.errors import MachineError
@@ -110,4 +110,5 @@ def _write(place: Path, known: dict[str, str]) -> None:
         unfinished.write_text(json.dumps(dict(list(known.items())[-500:]), indent=1), encoding="utf-8")
         unfinished.replace(place)
     except OSError:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()

@@ -1,6 +1,14 @@
 import pytest
 
-from lora_kit.data.checks import SHOWN_PROBLEMS, Problems, blank_answer, has_blank_question, has_nul, is_blank
+from lora_kit.data.checks import (
+    SHOWN_PROBLEMS,
+    Problems,
+    blank_answer,
+    has_blank_question,
+    has_nul,
+    is_blank,
+    is_duplicate,
+)
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, Problem
 
@@ -35,6 +43,20 @@ def test_a_question_is_blank_if_its_context_is_too() -> None:
 def test_nul_is_found_in_any_turn() -> None:
     assert has_nul(talk(Message("user", "q", "a\0b"), Message("assistant", "x")))
     assert not has_nul(talk(Message("user", "q"), Message("assistant", "\\0")))
+
+
+def test_duplicates_say_the_same_to_the_character() -> None:
+    row = talk(Message("user", "q", "c"), Message("assistant", "a"))
+    assert is_duplicate(
+        row, Conversation((Message("user", "q", "c"), Message("assistant", "a", train=False)), "g:2")
+    )
+    for other in (
+        talk(Message("user", "q", "c")),
+        talk(Message("user", "q"), Message("assistant", "a")),
+        talk(Message("user", "Q", "c"), Message("assistant", "a")),
+        talk(Message("user", "q", "c"), Message("system", "a")),
+    ):
+        assert not is_duplicate(row, other)
 
 
 def test_the_first_problems_are_shown_and_the_rest_counted() -> None:

@@ -12,14 +12,14 @@ OWN = {"instruction": "question", "output": "reply"}
 
 def test_own_columns_take_the_place_of_the_fields() -> None:
     row = Row({"question": "q", "reply": "a", "input": "c", "output": "old"}, "f:1")
-    assert list(renamed([row], OWN)) == [Row({"instruction": "q", "output": "a", "input": "c"}, "f:1")]
-    assert list(renamed([row], {})) == [row]
-    assert list(renamed([Row({"x": "q", "output": "old"}, "f:1")], OWN)) == [Row({"x": "q"}, "f:1")]
+    assert list(renamed(iter([row]), OWN)) == [Row({"instruction": "q", "output": "a", "input": "c"}, "f:1")]
+    assert list(renamed(iter([row]), {})) == [row]
+    assert list(renamed(iter([Row({"x": "q", "output": "old"}, "f:1")]), OWN)) == [Row({"x": "q"}, "f:1")]
 
 
 def test_fields_can_be_swapped() -> None:
     swapped = renamed(
-        [Row({"prompt": "a", "completion": "q"}, "f:1")], {"prompt": "completion", "completion": "prompt"}
+        [Row({"prompt": "a", "completion": "q"}, "f:1")]), {"prompt": "completion", "completion": "prompt"}
     )
     assert next(swapped).fields == {"prompt": "q", "completion": "a"}
 

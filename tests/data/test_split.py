@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_kit.data.split import content_key, exact_key, is_held_out, normalised
+from lora_kit.data.split import content_key, group_key, is_held_out, normalised
 from lora_kit.data.types import Conversation, Message
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -15,7 +15,9 @@ CONVERSATIONS = st.builds(
 
 
 def side(conversation: Conversation, fraction: float) -> bool:
-    return is_held_out(content_key(conversation), fraction, group=conversation.group)
+    return is_held_out(
+        group_key(conversation.group) if conversation.group else content_key(conversation), fraction
+    )
 
 
 @given(old=st.lists(CONVERSATIONS), new=st.lists(CONVERSATIONS), fraction=st.floats(0, 0.5))
@@ -52,10 +54,9 @@ def test_a_group_is_never_cut_apart(one: Conversation, other: Conversation, frac
         assert side(one, fraction) == side(other, fraction)
 
 
-@given(one=CONVERSATIONS, other=CONVERSATIONS)
-def test_exact_keys_are_equal_for_equal_turns_only(one: Conversation, other: Conversation) -> None:
-    turns = [[(m.role, m.content, m.context) for m in row.messages] for row in (one, other)]
-    assert (exact_key(one) == exact_key(other)) == (turns[0] == turns[1])
+@given(text=TEXT)
+def test_ascii_takes_a_short_cut_to_the_same_bytes(text: str) -> None:
+    assert normalised(text) == normalised(text + "\u00e9").removesuffix("\u00e9".encode())
 
 
 def test_texts_do_not_run_together() -> None:
@@ -78,5 +79,7 @@ def test_shares_come_out_near_the_share_asked_for() -> None:
 
 def test_the_split_is_the_same_in_every_version() -> None:
     row = Conversation((Message("user", "What is LoRA?"), Message("assistant", "A low-rank update.")), "f:1")
-    assert content_key(row).hex() == "d3aee8a0605276451497786c0cb6b382"
-    assert [n for n in range(20) if is_held_out(n.to_bytes(16, "big"), 0.2)] == [6, 15, 17]
+    assert content_key(row).hex() == "4b076e488b9ddaf5823ba0b1ef8f19b8"
+    assert group_key("tree 7").hex() == "PIN"
+    assert is_held_out(content_key(row), 0.3)
+    assert not is_held_out(content_key(row), 0.29)

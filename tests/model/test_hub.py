@@ -38,7 +38,9 @@ class FakeHub(BaseHTTPRequestHandler):
         self.requests.append(self.path)
         if self.failure is not None:
             codes = {403: "GatedRepo"} if self.failure == 403 else {}
-            return self.reply(b"{}", status=self.failure, headers={"X-Error-Code": codes.get(self.failure, "")})
+            return self.reply(
+                b"{}", status=self.failure, headers={"X-Error-Code": codes.get(self.failure, "")}
+            )
         path = self.path.partition("?")[0]
         if not path.removeprefix("/api/models").startswith("/small/model"):
             return self.reply(b"{}", status=404, headers={"X-Error-Code": "RepoNotFound"})
@@ -63,8 +65,11 @@ class FakeHub(BaseHTTPRequestHandler):
     def tree(self, commit: str) -> None:
         entries = [
             {"type": "file", "path": name, "size": len(content), "oid": sha1(content).hexdigest()}
-            | ({"lfs": {"oid": sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}}
-               if name.endswith(".safetensors") else {})
+            | (
+                {"lfs": {"oid": sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}}
+                if name.endswith(".safetensors")
+                else {}
+            )
             for name, content in self.commits[commit].items()
         ]
         self.reply(json.dumps(entries).encode())
@@ -86,7 +91,7 @@ class FakeHub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[FakeHub]]:
-    import huggingface_hub.constants as constants
+    from huggingface_hub import constants
 
     files = {path.name: path.read_bytes() for path in tiny_llama.iterdir()}
     files |= {"pytorch_model.bin": b"\x80\x02canary", "evil.py": b"raise SystemExit", "README.md": b"x"}
@@ -96,7 +101,7 @@ def hub(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
         {"commits": {FIRST: files}, "newest": FIRST, "failure": None, "cut_after": None, "requests": []},
     )
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     address = f"http://127.0.0.1:{server.server_port}"
@@ -131,7 +136,7 @@ def test_a_cached_commit_needs_no_network(hub: Any, request: pytest.FixtureReque
 
 
 def test_offline_the_cache_answers_with_the_recorded_commit(hub: Any, monkeypatch: Any) -> None:
-    import huggingface_hub.constants as constants
+    from huggingface_hub import constants
 
     fetch("small/model", None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -172,7 +177,10 @@ def test_a_model_with_pickles_only_is_refused_before_they_are_fetched(hub: Any) 
     assert not [path for path in hub.requests if "pytorch_model.bin" in path]
 
 
-def test_a_cut_download_is_refused_and_finished_the_next_time(hub: Any, tmp_path: Path) -> None:
+def test_a_cut_download_is_refused_and_finished_the_next_time(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between huggingface_hub's attempts
     hub.cut_after = 5000
     with pytest.raises(MachineError, match="can't be fetched"):
         fetch("small/model", None)

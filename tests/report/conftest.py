@@ -90,7 +90,16 @@ def data_report() -> dict[str, Any]:
     account.duplicates.add("rows.jsonl:5")
     examples = [Example(tuple(range(n)), (True,) * n, f"rows.jsonl:{n}", "0") for n in (20, 50, 70, 300)]
     sources = ({"role": "train", "file": "/home/me/rows.jsonl", "sha256": "ab" * 32},)
-    return DataReport(account, "dolly", sources, "e" * 64, 8, 1, measure(examples)).to_json()
+    return DataReport(
+        account=account,
+        format="dolly",
+        format_reason="named in the recipe",
+        sources=sources,
+        encoder_fingerprint="e" * 64,
+        train_rows=8,
+        validation_rows=1,
+        lengths=measure(examples),
+    ).to_json()
 
 
 ADAPTER = {

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments and at every point of a commit: the result equals an unbroken run, bit for bit."""
+"""SIGKILL at random moments and at every point of a commit: the result equals an unbroken run to the bit."""
 
 import json
 import os

@@ -30,4 +30,9 @@ def ask(turn: Turn) -> list[Segment]:
     ]
 
 
-TEMPLATE = TemplateSpec("alpaca", "github.com/tatsu-lab/stanford_alpaca train.py PROMPT_DICT", ask)
+TEMPLATE = TemplateSpec(
+    "alpaca",
+    "github.com/tatsu-lab/stanford_alpaca train.py PROMPT_DICT",
+    ask,
+    differs="system messages and further turns, which the original lacks",
+)

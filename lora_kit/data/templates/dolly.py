@@ -29,5 +29,9 @@ def ask(turn: Turn) -> list[Segment]:
 
 
 TEMPLATE = TemplateSpec(
-    "dolly", "github.com/databrickslabs/dolly training/consts.py PROMPT_*_FORMAT", ask, tail="\n\n### End"
+    "dolly",
+    "github.com/databrickslabs/dolly training/consts.py PROMPT_*_FORMAT",
+    ask,
+    tail="\n\n### End",
+    differs="EOS behind ### End; system messages and further turns, which the original lacks",
 )

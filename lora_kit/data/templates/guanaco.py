@@ -16,4 +16,10 @@ def ask(turn: Turn) -> list[Segment]:
     return [*system, mark("### Human: "), said(with_context(turn.request)), mark("### Assistant:")]
 
 
-TEMPLATE = TemplateSpec("guanaco", "github.com/artidoro/qlora qlora.py dataset_format oasst1", ask, lead=" ")
+TEMPLATE = TemplateSpec(
+    "guanaco",
+    "github.com/artidoro/qlora qlora.py dataset_format oasst1",
+    ask,
+    lead=" ",
+    differs="EOS ends every answer, not the last one alone",
+)
