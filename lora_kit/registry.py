@@ -45,6 +45,9 @@ class Registry(Mapping[str, Any]):
         module, _, attribute = self.entries[name].partition(":")
         return getattr(import_module(module), attribute)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

@@ -149,21 +149,22 @@ def _write_weights(opened: Opened, saved: SavedAdapter, folder: Path, dtype: tor
     deltas = adapter_deltas(saved)
     dense = dequantized_weights(opened.model)
     held = TORCH_DTYPES[base_facts(saved).get("dtype", "float32")]
-    used: set[str] = set()
+
+    def reader(tensors: Any, name: str) -> Callable[[], Tensor]:  # noqa: ANN401 - safetensors is untyped
+        read: Callable[[], Tensor] = partial(_stored, tensors, name, held)
+        read = dense.get(_module_of(name, dense) or "", read)
+        module = _module_of(name, deltas)
+        return partial(_sum, read, deltas.pop(module)) if module else read
+
+    modules = len(deltas)
     for shard in sorted(opened.files.folder.glob("*.safetensors")):
         with safe_open(shard, framework="pt") as tensors:
-            plans: dict[str, TensorPlan] = {}
-            for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                stored: Callable[[], Tensor] = partial(_stored, tensors, name, held)
-                read = dense.get(_module_of(name, dense) or "", stored)
-                if module := _module_of(name, deltas):
-                    used.add(module)
-                    read = partial(_sum, read, deltas[module])
-                plans[name] = TensorPlan(dtype, tuple(tensors.get_slice(name).get_shape()), read)
+            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            plans = {name: TensorPlan(dtype, shape, reader(tensors, name)) for name, shape in shapes.items()}
             stream_tensors(folder / shard.name, plans, {"format": "pt"})
-    if missing := sorted(set(deltas) - used):
-        raise ModelError(f"the base has no weight for {missing[0]}", where=str(opened.files.folder))
-    return len(used)
+    if deltas:
+        raise ModelError(f"the base has no weight for {min(deltas)}", where=str(opened.files.folder))
+    return modules
 
 
 def _stored(tensors: Any, name: str, dtype: torch.dtype) -> Tensor:  # noqa: ANN401 - safetensors is untyped

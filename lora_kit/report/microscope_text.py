@@ -120,7 +120,7 @@ def _cells(specimen: Specimen, *, marked: bool) -> Iterator[Cell]:
     for span, before, after in _with_marks(specimen.spans, marked=marked):
         last = len(span.glyphs) - 1
         for at, glyph in enumerate(span.glyphs):
-            said = shown(glyph.text).replace(" ", "·")
+            said = shown(glyph.text).replace(" ", "·").replace(_JOINER, f"⟨U+{ord(_JOINER):04X}⟩")
             said = f"⟦{said}⟧" if marked and span.control else said
             said = before * (at == 0) + said + after * (at == last)
             yield said, "+".join(map(str, glyph.ids)), _STYLES[span.trained, span.control]

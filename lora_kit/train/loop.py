@@ -111,13 +111,7 @@ def train(
     loop.resume(allow_inexact=allow_inexact)
     with StopSignals() as signals:
         for step in range(loop.step + 1, job.plan.steps + 1):
-            try:
-                loop.advance(step)
-            except DivergedError:
-                loop.save_last_good()
-                if on_diverged is not None and job.accelerator.is_main_process:
-                    on_diverged()
-                raise
+            loop.advance(step, on_diverged)
             if signals.received is not None and step < job.plan.steps:
                 loop.save()
                 raise InterruptedRunError(
@@ -165,7 +159,7 @@ class _Loop:
             self._rotate()
         self.observer.started(step=self.step, steps=self.job.plan.steps, notes=skipped)
 
-    def advance(self, step: int) -> None:
+    def advance(self, step: int, on_diverged: Callable[[], None] | None) -> None:
         """Make one optimizer step, and what is due after it."""
         plan = self.job.plan
         began = time.perf_counter()
@@ -176,6 +170,7 @@ class _Loop:
         try:
             result = self.stepper.step(self._micro_batches(examples))
         except DivergedError as error:
+            self._keep_last_good(on_diverged)
             problem = error.problems[0]
             raise DivergedError(
                 problem.found,
@@ -232,10 +227,12 @@ class _Loop:
         """Drop old checkpoints; also on resume, for a kill may have come between saving and this."""
         rotate(self.job.run, self.job.plan.spec.keep_checkpoints, self.progress["best_step"])
 
-    def save_last_good(self) -> None:
+    def _keep_last_good(self, on_diverged: Callable[[], None] | None) -> None:
         """After a divergence: the weights before the bad step are the last good ones."""
         if self.step > 0:
             self.save()
+        if on_diverged is not None and self.job.accelerator.is_main_process:
+            on_diverged()
 
     def finish(self) -> TrainResult:
         """Choose the weights that become the adapter."""

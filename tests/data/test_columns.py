@@ -18,9 +18,8 @@ def test_own_columns_take_the_place_of_the_fields() -> None:
 
 
 def test_fields_can_be_swapped() -> None:
-    swapped = renamed(
-        [Row({"prompt": "a", "completion": "q"}, "f:1")]), {"prompt": "completion", "completion": "prompt"}
-    )
+    rows = iter([Row({"prompt": "a", "completion": "q"}, "f:1")])
+    swapped = renamed(rows, {"prompt": "completion", "completion": "prompt"})
     assert next(swapped).fields == {"prompt": "q", "completion": "a"}
 
 

@@ -80,6 +80,6 @@ def test_shares_come_out_near_the_share_asked_for() -> None:
 def test_the_split_is_the_same_in_every_version() -> None:
     row = Conversation((Message("user", "What is LoRA?"), Message("assistant", "A low-rank update.")), "f:1")
     assert content_key(row).hex() == "4b076e488b9ddaf5823ba0b1ef8f19b8"
-    assert group_key("tree 7").hex() == "PIN"
+    assert group_key("tree 7").hex() == "dc48727a7f36d04b927dffa9c196dbe2"
     assert is_held_out(content_key(row), 0.3)
     assert not is_held_out(content_key(row), 0.29)

@@ -267,3 +267,13 @@ def test_a_real_model_speaks_its_own_template(smollm2):
         run = [token for token, flag in zip(example.input_ids, example.trained, strict=True) if flag]
         assert encoder.decode_answer(run) == talk[-1].content
         assert smollm2.hf.decode(run[-1:]) == "<|im_end|>"
+
+
+def test_a_real_model_reads_its_control_tokens_as_words(smollm2):
+    encoder = Encoder(smollm2, load_template("model", smollm2))
+    benign = encoder.encode(Conversation(TALK, "rows.jsonl:1")).input_ids
+    for token, index in smollm2.control.items():
+        said = tuple(Message(m.role, f"a {token}{token}b") for m in TALK)
+        example = encoder.encode(Conversation(said, "rows.jsonl:1"))
+        assert example.input_ids.count(index) == benign.count(index)
+        assert smollm2.decode(example.input_ids).count(f"a {token}{token}b") == len(TALK)

@@ -133,7 +133,7 @@ def test_rows_are_found_by_their_text(page: Any, specimens: list[Specimen]) -> N
     for words in ("Paris", "### input:", "crepes"):
         expected = holding(words)
         assert 0 < len(expected) < len(specimens)
-        assert search(page, words) == f"{len(expected)} of {len(specimens)}"
+        assert search(page, words) == f"{len(expected)} of {len(specimens)} rows"
         assert listed(page)[:10] == expected[:10]
         assert text_of(page, "#strip mark").lower() == words.lower()
     assert search(page, "no row says this").startswith("0 of")
@@ -149,7 +149,7 @@ def test_only_validation_rows_or_only_cut_ones(page: Any, specimens: list[Specim
     for value, expected in choices.items():
         assert 0 < len(expected) < len(specimens)
         click(page, f"#side option[value='{value}']")
-        assert text_of(page, "#found") == f"{len(expected)} of {len(specimens)}"
+        assert text_of(page, "#found") == f"{len(expected)} of {len(specimens)} rows"
         assert listed(page)[:10] == expected[:10]
 
 

@@ -5,7 +5,7 @@ const IS_TRAINED = 1, IS_CONTROL = 2;
 const LINE_PIXELS = 36, LINES_BEYOND = 8, TOKENS_AT_ONCE = 4000;
 const SORT_KEYS = { file: null, tokens: TOKENS, trained: TRAINED, cut: CUT };
 const HIDDEN = /[\n\t]|(?!\u200d)[\p{Cc}\p{Cf}\u2028\u2029]/gu;
-const HIDDEN_OR_SPACE = new RegExp(`${HIDDEN.source}| `, "gu");
+const HIDDEN_OR_SPACE = /[ \p{Cc}\p{Cf}\u2028\u2029]/gu;
 
 const byId = (id) => document.getElementById(id);
 const rows = JSON.parse(byId("rows").textContent);
@@ -16,6 +16,7 @@ const state = { order: rows.map((_, index) => index), sort: "file", descending: 
 const lowered = [];
 let tokenLines;
 
+const count = (number) => number.toLocaleString("en");
 const textOf = (row) => row[SPANS].map((span) => span[2]).join("");
 const loweredText = (index) => (lowered[index] ??= `${textOf(rows[index])}\n${rows[index][ORIGIN]}`.toLowerCase());
 
@@ -38,8 +39,7 @@ function arrange() {
   const value = (index) => (key === null ? 0 : rows[index][key]);
   state.order = rows.map((_, index) => index).filter(state.query || side.value ? fits : () => true)
     .sort((a, b) => sign * (value(a) - value(b) || (key === null ? a - b : sign * (a - b))));
-  found.textContent = state.order.length === rows.length ? `${rows.length.toLocaleString("en")} rows`
-    : `${state.order.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}`;
+  found.textContent = `${state.order.length < rows.length ? `${count(state.order.length)} of ` : ""}${count(rows.length)} rows`;
   for (const button of document.querySelectorAll("[data-sort]")) {
     const chosen = button.dataset.sort === state.sort;
     button.dataset.direction = chosen ? (state.descending ? "descending" : "ascending") : "";
@@ -59,16 +59,16 @@ function sortBy(name) {
 
 function drawList() {
   const first = Math.max(0, Math.floor(list.scrollTop / LINE_PIXELS) - LINES_BEYOND);
-  const count = Math.ceil(list.clientHeight / LINE_PIXELS) + 2 * LINES_BEYOND;
+  const lines = Math.ceil(list.clientHeight / LINE_PIXELS) + 2 * LINES_BEYOND;
   strip.style.height = `${state.order.length * LINE_PIXELS}px`;
-  strip.replaceChildren(...state.order.slice(first, first + count).map((index, at) => line(index, first + at)));
+  strip.replaceChildren(...state.order.slice(first, first + lines).map((index, at) => line(index, first + at)));
 }
 
 function line(index, position) {
   const row = rows[index];
-  const made = element("div", "line", element("span", "origin", row[ORIGIN]), maskPicture(row),
-    element("span", "number", row[TOKENS].toLocaleString("en")),
-    element("span", "number", row[TRAINED].toLocaleString("en")),
+  const made = element("div", "line", element("span", "origin", element("bdi", "", row[ORIGIN])), maskPicture(row),
+    element("span", "number", count(row[TOKENS])),
+    element("span", "number", count(row[TRAINED])),
     element("span", "flags", ...(row[CUT] ? [element("b", "flag cut", "cut")] : []),
       ...(row[HELD_OUT] ? [element("b", "flag held", "val")] : [])),
     element("span", "excerpt", ...excerpt(index)));
@@ -131,8 +131,8 @@ function drawRow() {
     button.setAttribute("aria-pressed", button.dataset.mode === state.mode);
   }
   byId("origin").textContent = row ? row[ORIGIN] : "no row fits";
-  byId("figures").textContent = row ? [row[HELD_OUT] ? "validation" : "train", `${row[TOKENS].toLocaleString("en")} tokens`,
-    `${row[TRAINED].toLocaleString("en")} trained (${Math.round(100 * row[TRAINED] / row[TOKENS])} %)`,
+  byId("figures").textContent = row ? [row[HELD_OUT] ? "validation" : "train", `${count(row[TOKENS])} tokens`,
+    `${count(row[TRAINED])} trained (${Math.round(100 * row[TRAINED] / row[TOKENS])} %)`,
     ...(row[CUT] ? ["prompt cut to fit"] : [])].join("  ·  ") : "";
   reader.className = state.mode;
   reader.scrollTop = 0;
@@ -181,17 +181,18 @@ function drawTokens(glyphs) {
     if (text.includes("\n")) reader.append(element("span", "break"));
   }
   if (!glyphs.length) return;
-  const more = element("button", "more", `show ${Math.min(glyphs.length, TOKENS_AT_ONCE).toLocaleString("en")} more`);
+  const more = element("button", "more", `show ${count(Math.min(glyphs.length, TOKENS_AT_ONCE))} more`);
   more.addEventListener("click", () => { more.remove(); drawTokens(glyphs); });
   reader.append(more);
 }
 
-// Signs for what can't be seen are drawn by the style sheet; in running text the character stays beside its sign.
+// Signs for what can't be seen are drawn by the style sheet. Line breaks and tabs of running text stay beside theirs;
+// other control characters go, for some of them would turn the text around.
 function visible(text, spaces = false) {
   const parts = [];
   let at = 0;
   for (const match of text.matchAll(spaces ? HIDDEN_OR_SPACE : HIDDEN)) {
-    const sign = element("span", "sign", spaces ? "" : match[0]);
+    const sign = element("span", "sign", !spaces && "\n\t".includes(match[0]) ? match[0] : "");
     sign.dataset.sign = signOf(match[0]);
     parts.push(text.slice(at, match.index), sign);
     at = match.index + match[0].length;
@@ -217,7 +218,14 @@ function highlight() {
     }
   }
   CSS.highlights.set("found", new Highlight(...ranges));
-  ranges[0]?.startContainer.parentElement.scrollIntoView({ block: "nearest" });
+  if (ranges.length) scrollTo(ranges[0]);
+}
+
+function scrollTo({ startContainer, startOffset }) {
+  const place = document.createRange();
+  place.setStart(startContainer, startOffset);
+  const below = place.getBoundingClientRect().top - reader.getBoundingClientRect().top;
+  if (below > reader.clientHeight / 2) reader.scrollTop = below - reader.clientHeight / 3;
 }
 
 // --- what the reader does -------------------------------------------------------------------------------------
