@@ -186,6 +186,9 @@ def _save_last_good(recipe: Recipe, bench: _Bench, job: TrainJob) -> None:
 
 def _save(recipe: Recipe, bench: _Bench, job: TrainJob, result: TrainResult, folder: Path) -> None:
     """Write the adapter in PEFT's format, with all that is needed to use and to trust it."""
+    files = tokenizer_files(bench.files.folder)
+    own = recipe.data.template.endswith(".jinja")
+    template = "model" if own else recipe.data.template  # the user's file travels as the model's own template
     provenance = {
         "base": {
             "source": recipe.base.model,
@@ -194,7 +197,7 @@ def _save(recipe: Recipe, bench: _Bench, job: TrainJob, result: TrainResult, fol
             "dtype": recipe.base.dtype,
         },
         "quantization": recipe.quantization.model_dump(),
-        "template": {"name": recipe.data.template, "fingerprint": bench.encoder.template.fingerprint},
+        "template": {"name": template, "fingerprint": bench.encoder.template.fingerprint},
         "system": recipe.data.system,
         "tokenizer_fingerprint": bench.encoder.tokenizer.fingerprint,
         "encoder_fingerprint": bench.encoder.fingerprint,
@@ -216,7 +219,8 @@ def _save(recipe: Recipe, bench: _Bench, job: TrainJob, result: TrainResult, fol
         config=adapter_config(job.model, recipe.base.model),
         provenance=provenance,
         files={
-            **tokenizer_files(bench.files.folder),
+            **files,
+            **({"chat_template.jinja": bench.encoder.template.source.encode()} if own else {}),
             "recipe.yaml": dump_recipe(recipe).encode(),
             "README.md": model_card(provenance, metrics).encode(),
         },

@@ -69,7 +69,9 @@ def _more_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("Format chosen", report["format_reason"])]
     if report["conversations"] != report["rows_read"]:
         facts.append(("Conversations", f"{report['conversations']:,}"))
-    return facts + [(name.replace("_", " ").capitalize(), f"{count:,}") for name, count in report["counts"].items()]
+    return facts + [
+        (name.replace("_", " ").capitalize(), f"{count:,}") for name, count in report["counts"].items()
+    ]
 
 
 def _bars(report: Mapping[str, Any]) -> Table:

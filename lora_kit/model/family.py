@@ -70,7 +70,7 @@ def family_of(config: Mapping[str, Any], *, where: str) -> Family:
     """
     model_type = config.get("model_type")
     families = {kind: name for name in FAMILIES for kind in FAMILIES[name].model_types}
-    if model_type not in families:
+    if not isinstance(model_type, str) or model_type not in families:
         known = ", ".join(sorted(families))
         raise ModelError(
             f"unsupported model '{model_type}'", where=where, key="model_type", cure=f"known: {known}"

@@ -157,9 +157,10 @@ def _weight_map(folder: Path) -> dict[str, str]:
         raise ModelError(
             f"neither {SINGLE} nor {INDEX}", where=str(folder), cure="name a folder with safetensors weights"
         )
-    weight_map = _read_json(path, cure="").get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError("no weight_map", where=str(path), cure="fetch the model again")
+    index = _read_json(path, cure="")
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or "metadata" not in index:
+        raise ModelError("no weight_map or no metadata", where=str(path), cure="fetch the model again")
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise ModelError(

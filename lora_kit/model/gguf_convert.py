@@ -8,6 +8,7 @@ import importlib.util
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from textwrap import shorten
 
 from lora_kit.errors import MachineError, ModelError
 from lora_kit.model.cache import build_folder
@@ -69,7 +70,9 @@ def convert(path: Path, folder: Path) -> None:
     except MemoryError as error:
         raise MachineError("not enough memory to convert the model", where=str(path)) from error
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise ModelError(f"transformers can't convert it: {error}", where=str(path)) from error
+        raise ModelError(
+            f"transformers can't convert it: {shorten(str(error), 200)}", where=str(path)
+        ) from error
     finally:
         link.unlink()
 

@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -109,12 +110,13 @@ def _open(files: BaseFiles, options: dict[str, Any]) -> PreTrainedModel:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below, by name
                 **options,
             )
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise MachineError("not enough memory to load the model", where=str(files.folder)) from error
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"can't be loaded: {error}", where=str(files.folder)) from error
+        raise ModelError(f"can't be loaded: {shorten(str(error), 200)}", where=str(files.folder)) from error
     refuse_misfit(report, where=str(files.folder))
     loaded: PreTrainedModel = model
     return loaded

@@ -145,9 +145,15 @@ def _suite(text: str, scope: Scope) -> str:
     return _data_file(text, scope)
 
 
+def _template(text: str, scope: Scope) -> str:
+    """Resolve a Jinja file; a template's name passes through."""
+    return _data_file(text, scope) if text.endswith(".jinja") else text
+
+
 _RESOLVERS: dict[str, Callable[[str, Scope], str]] = {
     "base.model": _base_model,
     "data.train": _data_file,
     "data.validation": _data_file,
+    "data.template": _template,
     "evaluate.suites": _suite,
 }

@@ -231,6 +231,17 @@ def test_the_real_encoder_fits_in(shared_data: Path, make_spec, make_tokenizer) 
             assert learned[-1] in encoder.stop_ids
 
 
+def test_plain_text_is_learned_whole(write_rows, make_spec, make_tokenizer) -> None:
+    tokenizer = make_tokenizer("byte_bpe")
+    encoder = Encoder(tokenizer, load_template("plain", tokenizer))
+    data = prepare_data(make_spec(write_rows([{"text": "Once upon\na time."}]), format="text"), encoder)
+    (example,) = data.train
+    assert all(example.trained)
+    assert example.input_ids[-1] in encoder.stop_ids
+    assert tokenizer.decode(example.input_ids[:-1]) == "Once upon\na time."
+    assert data.report.to_json()["empty_prompts"]["count"] == 0
+
+
 @pytest.mark.parametrize("change", ["a word", "the order", "the side", "what is trained"])
 def test_the_fingerprint_follows_what_is_learned(change: str, write_rows, make_spec, byte_encoder) -> None:
     talk = [

@@ -23,9 +23,7 @@ def tiny_suite(tmp_path: Path) -> Path:
     """A suite file of eight prompts."""
     folder = tmp_path / "suites"
     folder.mkdir(parents=True, exist_ok=True)
-    prompts = [
-        {"id": f"t-{n}", "category": "open_qa", "prompt": ask} for n, (ask, _) in enumerate(QUESTIONS)
-    ]
+    prompts = [{"id": f"t-{n}", "category": "open_qa", "prompt": ask} for n, (ask, _) in enumerate(QUESTIONS)]
     references = [{"id": f"t-{n}", "answer": answer} for n, (_, answer) in enumerate(QUESTIONS)]
     for name, rows in (("prompts", prompts), ("references", references)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

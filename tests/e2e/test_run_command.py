@@ -75,7 +75,9 @@ def test_the_merged_model_is_evaluated_and_not_merged_again(
     assert certificate["modules"] == 14
     assert run(["merge", str(folder)]) == 4
     assert "there is a merged model already" in capsys.readouterr().err
-    assert run(["merge", str(folder), "--out", str(tmp_path / "twice"), "--base", str(folder / "merged")]) == 4
+    assert (
+        run(["merge", str(folder), "--out", str(tmp_path / "twice"), "--base", str(folder / "merged")]) == 4
+    )
     assert not (tmp_path / "twice").exists()
     assert "trained on base" in capsys.readouterr().err
     suite = str(tmp_path / "suites/tiny.yaml")

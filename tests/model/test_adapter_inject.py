@@ -1,4 +1,4 @@
-"""The adapter sits where it was asked for, starts from its seed alone, and goes in and out under PEFT's names."""
+"""The adapter sits where it was asked for, starts from its seed alone, and is kept under PEFT's names."""
 
 import json
 from math import sqrt

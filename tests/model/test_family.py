@@ -60,8 +60,9 @@ def test_a_family_is_found_from_a_config(name: str, tiny_folder: Any) -> None:
             "bloom",
             {
                 "architectures": ["BloomForCausalLM"], "attention_softmax_in_fp32": True, "n_embed": 64,
-                "bias_dropout_fusion": True, "masked_softmax_fusion": True, "n_inner": None, "seq_length": 2048,
-                "offset_alibi": 100, "skip_bias_add": True, "skip_bias_add_qkv": False, "unk_token_id": 0,
+                "bias_dropout_fusion": True, "masked_softmax_fusion": True, "n_inner": None,
+                "seq_length": 2048, "offset_alibi": 100,
+                "skip_bias_add": True, "skip_bias_add_qkv": False, "unk_token_id": 0,
             },
         ),
     ],

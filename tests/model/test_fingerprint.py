@@ -78,7 +78,7 @@ def test_what_does_not_matter(tiny_llama: Path, tmp_path: Path) -> None:
         shard = f"model-0000{number}-of-00002.safetensors"
         save_file({name: weights[name] for name in part}, sharded / shard)
         index |= dict.fromkeys(part, shard)
-    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     assert of(sharded, tmp_path / "cache") == expected
 
 

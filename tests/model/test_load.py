@@ -72,7 +72,9 @@ def test_unexpected_tensors_are_named(tiny_llama: Path, tmp_path: Path) -> None:
 
 def test_another_architecture_than_the_weights(tiny_llama: Path, tmp_path: Path) -> None:
     files = edited(tiny_llama, tmp_path / "m", lambda _: None, intermediate_size=48)
-    with pytest.raises(ModelError, match="mlp") as caught:
+    with pytest.raises(
+        ModelError, match=r"6 tensors are of another shape: model\.layers\.0\.mlp\.down_proj"
+    ) as caught:
         load(files)
     assert "\n" not in str(caught.value)
 
@@ -131,7 +133,7 @@ def test_a_tokenizer_with_more_tokens_than_rows(tiny_llama: Path) -> None:
     files = find_base(BaseSpec(model=str(tiny_llama)))
     check_vocabulary(files, {"a": 0, "b": 299})
     with pytest.raises(
-        ModelError, match="2 tokens have no row in the embedding of 300: '<x>' .300., 'y' .512."
+        ModelError, match=r"2 tokens have no row in the embedding of 300: '<x>' .300., 'y' .512."
     ):
         check_vocabulary(files, {"a": 0, "<x>": 300, "y": 512})
     check_vocabulary(replace(files, config=files.config | {"vocab_size": 513}), {"y": 512})

@@ -100,16 +100,20 @@ def values_of(schema: dict, definitions: dict) -> st.SearchStrategy:
         return st.one_of([values_of(option, definitions) for option in schema["anyOf"]])
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
-    if "additionalProperties" in schema and schema["type"] == "object" and "properties" not in schema:
-        names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
-        return st.dictionaries(names, values_of(schema["additionalProperties"], definitions), max_size=3)
     if schema["type"] == "object":
-        return st.fixed_dictionaries({k: values_of(v, definitions) for k, v in schema["properties"].items()})
+        return objects_of(schema, definitions)
     if schema["type"] == "array":
         return st.lists(
             values_of(schema["items"], definitions), min_size=schema.get("minItems", 0), max_size=4
         )
     return scalars_of(schema)
+
+
+def objects_of(schema: dict, definitions: dict) -> st.SearchStrategy:
+    if "properties" in schema:
+        return st.fixed_dictionaries({k: values_of(v, definitions) for k, v in schema["properties"].items()})
+    names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+    return st.dictionaries(names, values_of(schema["additionalProperties"], definitions), max_size=3)
 
 
 def scalars_of(schema: dict) -> st.SearchStrategy:

@@ -39,7 +39,7 @@ function arrange() {
   const value = (index) => (key === null ? 0 : rows[index][key]);
   state.order = rows.map((_, index) => index).filter(state.query || side.value ? fits : () => true)
     .sort((a, b) => sign * (value(a) - value(b) || (key === null ? a - b : sign * (a - b))));
-  found.textContent = `${state.order.length < rows.length ? `${count(state.order.length)} of ` : ""}${count(rows.length)} rows`;
+  found.textContent = `${state.order.length < rows.length ? `${count(state.order.length)} of ` : ""}${count(rows.length)} row${rows.length === 1 ? "" : "s"}`;
   for (const button of document.querySelectorAll("[data-sort]")) {
     const chosen = button.dataset.sort === state.sort;
     button.dataset.direction = chosen ? (state.descending ? "descending" : "ascending") : "";

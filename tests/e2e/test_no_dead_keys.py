@@ -1,0 +1,170 @@
+"""No dead keys: every recipe key, when it is changed, changes what a run does, or the recipe is refused.
+
+What counts is not the recipe but the outcome on disk: weights, metrics, data report, checkpoints, results.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_kit.artifacts.metrics_log import stable_digest
+from lora_kit.cli.app import run
+from lora_kit.recipe.keys import all_keys
+
+Outcome = dict[str, Any]
+
+# Key to what it is changed to; the base recipe is BASE. Several values: all of them must have an effect.
+CHANGES: dict[str, list[str]] = {
+    "name": ["name=other"],
+    "base.model": ["base.model=./other-base"],
+    "base.revision": ["base.revision=main"],
+    "base.dtype": ["base.dtype=bfloat16"],
+    "data.train": ["data.train=other.jsonl"],
+    "data.format": ["data.format=alpaca"],
+    "data.fields": ["data.fields={response: context}"],
+    "data.options": ["data.options={language: en}"],
+    "data.validation": ["data.validation=other.jsonl"],
+    "data.validation_fraction": ["data.validation_fraction=0.4"],
+    "data.template": ["data.template=alpaca"],
+    "data.system": ["data.system=Be brief."],
+    "data.max_tokens": ["data.max_tokens=30"],
+    "data.overlong": ["data.overlong=drop", "data.overlong=truncate_prompt"],
+    "data.on_bad_row": ["data.on_bad_row=drop"],
+    "data.on_empty": ["data.on_empty=drop"],
+    "data.on_overlap": ["data.on_overlap=error"],
+    "data.limit": ["data.limit=10"],
+    "lora.rank": ["lora.rank=2"],
+    "lora.alpha": ["lora.alpha=9"],
+    "lora.dropout": ["lora.dropout=0.5"],
+    "lora.targets": ["lora.targets=mlp", "lora.targets=attention", "lora.targets=[q_proj]"],
+    "lora.rank_stabilized": ["lora.rank_stabilized=true"],
+    "quantization.method": ["quantization.method=nf4", "quantization.method=fp4"],
+    "quantization.double_quant": ["quantization.double_quant=false"],
+    "quantization.compute_dtype": ["quantization.compute_dtype=bfloat16"],
+    "train.steps": ["train.steps=3"],
+    "train.epochs": ["train.epochs=1"],
+    "train.batch_size": ["train.batch_size=3"],
+    "train.micro_batch_tokens": ["train.micro_batch_tokens=40"],
+    "train.learning_rate": ["train.learning_rate=0.01"],
+    "train.schedule": ["train.schedule=linear", "train.schedule=constant"],
+    "train.warmup_steps": ["train.warmup_steps=1"],
+    "train.weight_decay": ["train.weight_decay=0.5"],
+    "train.max_grad_norm": ["train.max_grad_norm=0.001", "train.max_grad_norm=null"],
+    "train.validate_every": ["train.validate_every=1"],
+    "train.save_every": ["train.save_every=1"],
+    "train.keep_checkpoints": ["train.keep_checkpoints=1"],
+    "train.keep": ["train.keep=last"],
+    "train.seed": ["train.seed=1"],
+    "train.device": ["train.device=cuda"],
+    "evaluate.suites": ["evaluate.suites=[]"],
+    "evaluate.max_new_tokens": ["evaluate.max_new_tokens=3"],
+    "evaluate.batch_size": ["evaluate.batch_size=3"],
+    "evaluate.bootstrap_samples": ["evaluate.bootstrap_samples=100"],
+    "evaluate.seed": ["evaluate.seed=5"],
+}
+# What has to be there for a change to be one.
+BESIDE: dict[str, list[str]] = {
+    "train.epochs": ["train.steps=null"],
+    "data.overlong": ["data.max_tokens=38"],
+    "data.on_bad_row": ["data.train=bad.jsonl"],
+    "data.on_empty": ["data.train=empty.jsonl"],
+    "data.on_overlap": ["data.validation=overlap.jsonl"],
+    "quantization.double_quant": ["quantization.method=nf4"],
+    "quantization.compute_dtype": ["quantization.method=nf4"],
+    "train.keep": ["train.learning_rate=0.9", "train.validate_every=1", "train.schedule=constant"],
+}
+LATE = {"evaluate.suites", "evaluate.max_new_tokens", "evaluate.batch_size", "evaluate.bootstrap_samples"}
+LATE |= {"evaluate.seed"}
+
+
+def test_the_table_names_every_key() -> None:
+    assert list(CHANGES) == list(all_keys())
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_key_changes_the_run(
+    key: str,
+    tiny_recipe: Callable[..., Path],
+    tiny_suite: Path,
+    tiny_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny_recipe(
+        train={"steps": 2, "save_every": 2, "validate_every": None, "micro_batch_tokens": 400}
+    )
+    (tmp_path / "other-base").symlink_to(tiny_folder("llama", seed=1))
+    write_rows(tmp_path)
+    command = "run" if key in LATE else "train"
+    suites = [f"evaluate.suites=[{tiny_suite}]"] if key in LATE else []
+    spy = batch_sizes(monkeypatch)
+    beside = [*suites, *BESIDE.get(key, [])]
+    before = outcome(tmp_path, command, recipe, beside, spy)
+    for change in CHANGES[key]:
+        after = outcome(tmp_path, command, recipe, [*beside, change], spy)
+        assert after != before, f"{change} does nothing"
+
+
+def write_rows(folder: Path) -> None:
+    lines = (folder / "rows.jsonl").read_text().splitlines()
+    held = {"instruction": "What is new?", "context": "", "response": "This row is.", "category": "open_qa"}
+    empty = {**json.loads(lines[0]), "response": "", "instruction": "Say nothing."}
+    files = {
+        "other": [*lines[4:], json.dumps(held)],
+        "bad": [*lines, '{"instruction": "no answer"}'],
+        "empty": [*lines, json.dumps(empty)],
+        "overlap": [json.dumps(held), lines[3]],
+    }
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(row + "\n" for row in rows))
+
+
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts were answered at once."""
+    from lora_kit.harness.engines.transformers_engine import TransformersEngine
+
+    seen: list[int] = []
+    true_continue = TransformersEngine._continue
+
+    def spy(self: Any, rows: Any, limit: int) -> Any:
+        seen.append(len(rows))
+        return true_continue(self, rows, limit)
+
+    monkeypatch.setattr(TransformersEngine, "_continue", spy)
+    return seen
+
+
+def outcome(folder: Path, command: str, recipe: Path, overrides: list[str], spy: list[int]) -> Outcome:
+    spy.clear()
+    code = run([command, str(recipe), *overrides])
+    runs = sorted((folder / "runs").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+    if code:
+        return {"code": code}
+    made = runs[-1]
+    results = sorted(made.glob("evaluations/*/results.json"))
+    return {
+        "name": made.name.rpartition("-")[0],
+        "adapter": hashlib.sha256((made / "adapter/adapter_model.safetensors").read_bytes()).hexdigest(),
+        "config": (made / "adapter/adapter_config.json").read_text(),
+        "metrics": stable_digest(made / "metrics.jsonl"),
+        "data": json.loads((made / "data_report.json").read_text()),
+        "checkpoints": sorted(path.name for path in (made / "checkpoints").iterdir()),
+        "optimizer": moments(made),
+        "results": [visible(json.loads(path.read_text())) for path in results],
+        "batches": list(spy),
+    }
+
+
+def moments(made: Path) -> list[str]:
+    files = sorted(made.glob("checkpoints/*/optimizer.safetensors"))
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+
+def visible(results: dict[str, Any]) -> dict[str, Any]:
+    """What was found, without what was asked for."""
+    return {name: value for name, value in results.items() if name not in {"settings", "seconds"}}
