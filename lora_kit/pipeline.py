@@ -220,7 +220,7 @@ def _save(recipe: Recipe, bench: _Bench, job: TrainJob, result: TrainResult, fol
         provenance=provenance,
         files={
             **files,
-            **({"chat_template.jinja": bench.encoder.template.source.encode()} if own else {}),
+            **({"chat_template.jinja": Path(recipe.data.template)} if own else {}),
             "recipe.yaml": dump_recipe(recipe).encode(),
             "README.md": model_card(provenance, metrics).encode(),
         },

@@ -201,7 +201,7 @@ THINGS = (
 
 @pytest.fixture
 def tiny_recipe(tmp_path: Path, tiny_folder: TinyFolder) -> Callable[..., Path]:
-    """Factory ``tiny_recipe(family="llama", folder=None, **sections)``: a recipe file with 24 Dolly rows beside it.
+    """Factory ``tiny_recipe(family="llama", folder=None, **sections)``: a recipe beside 24 Dolly rows.
 
     ``sections`` are nested dicts that are merged over the defaults: ``train={"steps": 4}``.
     """
@@ -267,10 +267,11 @@ def tiny_gguf(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for name, tensor in load_file(tiny_llama / "model.safetensors").items():
         head_count = next((count for part, count in heads.items() if part in name), None)
+        packed = tensor
         if head_count:  # GGUF interleaves the two halves of each rotary pair
             halves = tensor.reshape(head_count, 2, -1, tensor.shape[1])
-            tensor = halves.swapaxes(1, 2).reshape(tensor.shape)
-        writer.add_tensor(names.get_name(name, (".weight",)), tensor)
+            packed = halves.swapaxes(1, 2).reshape(tensor.shape)
+        writer.add_tensor(names.get_name(name, (".weight",)), packed)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -49,7 +49,8 @@ def survey(
         on_progress: Called with (conversations encoded, conversations in all).
 
     Returns:
-        The data report as JSON values, what the format counts (``trees``) beside the rest. Without an encoder, figures in tokens are null and lists of them empty.
+        The data report as JSON values, what the format counts (``trees``) beside the rest. Without
+        an encoder, figures in tokens are null and lists of them empty.
 
     Raises:
         DataError: Rows are wrong, each named, or none is left.

@@ -46,22 +46,17 @@ def _problem(model: PreTrainedModel, name: str) -> Problem | None:
     ends = [model.get_output_embeddings(), model.get_input_embeddings()]
     if any(module in ends for module in matches.values()):
         tied = getattr(model.config, "tie_word_embeddings", False)
-        why = (
-            "its weights are tied, so the merged model would differ from the trained one"
-            if tied
-            else "it is frozen"
-        )
+        merged = "its weights are tied, so the merged model would differ from the trained one"
+        why = merged if tied else "it is frozen"
         cure = f"{INSIDE}; new tokens need peft's modules_to_save or trainable_token_indices"
         return Problem(f"the head or embedding '{name}' can't have an adapter: {why}", "", KEY, cure)
     if not matches:
         known = ", ".join(sorted({path.rpartition(".")[2] for path in _linear_layers(model)}))
         return Problem(f"'{name}' matches no layer", "", KEY, f"known: {known}")
     wrong = [path for path, module in matches.items() if not isinstance(module, nn.Linear)]
-    return (
-        Problem(f"'{name}' matches {listing(wrong, 2)}, not only linear layers", "", KEY, INSIDE)
-        if wrong
-        else None
-    )
+    if wrong:
+        return Problem(f"'{name}' matches {listing(wrong, 2)}, not only linear layers", "", KEY, INSIDE)
+    return None
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

@@ -72,7 +72,7 @@ def segment_attention(
             enable_gqa=grouped,
         )
         for q, k, v in zip(
-            [query], [key], [value], strict=True
+            query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True
         )
     ]
     return torch.cat(pieces, dim=2).transpose(1, 2), None

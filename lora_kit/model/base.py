@@ -73,7 +73,7 @@ def find_base(spec: BaseSpec, *, cache: Path | None = None) -> BaseFiles:
 
 
 def _locate(spec: BaseSpec, cache: Path) -> tuple[Path, str | None]:
-    place = Path(spec.model).expanduser()
+    place = Path.home() / spec.model[2:] if spec.model.startswith("~/") else Path(spec.model)
     is_package, is_folder = spec.model.startswith(PACKAGE), place.is_absolute() or place.is_dir()
     if (is_package or is_folder) and spec.revision is not None:
         raise ModelError("only a model of the hub has a revision", key="base.revision", cure="remove the key")

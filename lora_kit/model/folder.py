@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> ModelFolder:
         ModelError: Anything that would run code, can't be read, is incomplete or is not supported.
     """
     _check_files(folder)
-    config = read_config(folder)
+    config = _read_json(folder / "config.json", cure="a model folder has config.json and *.safetensors")
     family = family_of(config, where=str(folder / "config.json"))
     index = None if (folder / SINGLE).is_file() else _weight_map(folder)
     shards = _shards(folder, index)
@@ -61,15 +61,6 @@ def check_folder(folder: Path) -> ModelFolder:
     if index is not None:
         _check_index(index, tensors, where=str(folder / INDEX))
     return ModelFolder(folder, config, family, shards, tensors)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json as plain data.
-
-    Raises:
-        ModelError: It is missing or not a JSON object.
-    """
-    return _read_json(folder / "config.json", cure="a model folder has config.json and *.safetensors")
 
 
 def _read_json(path: Path, *, cure: str) -> dict[str, Any]:

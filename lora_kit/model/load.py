@@ -67,9 +67,8 @@ def load_model(
     model = _open(files, options)
     _refuse_non_finite(_floating(model), files)
     model.requires_grad_(requires_grad=False)
-    model.config.use_cache = (
-        False  # True makes transformers build a cache in training, and with it another mask
-    )
+    # True makes transformers build a cache in training, and with it another mask.
+    model.config.use_cache = False
     return model.eval()
 
 

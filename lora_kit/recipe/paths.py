@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lora_kit.catalogue import TEMPLATES
 from lora_kit.errors import RecipeError
 from lora_kit.recipe.draft import COMMAND_LINE, Draft, shown
 from lora_kit.recipe.shipped import shipped_dir
@@ -147,7 +148,14 @@ def _suite(text: str, scope: Scope) -> str:
 
 def _template(text: str, scope: Scope) -> str:
     """Resolve a Jinja file; a template's name passes through."""
-    return _data_file(text, scope) if text.endswith(".jinja") else text
+    if text.endswith(".jinja"):
+        return _data_file(text, scope)
+    if text != "model" and text not in TEMPLATES:
+        known = ("model", *TEMPLATES)
+        hint = did_you_mean(text, list(known))
+        cure = f"{hint} known: {', '.join(known)}, or the path of a .jinja file".strip()
+        raise RecipeError(f"no template {shown(text)}", cure=cure)
+    return text
 
 
 _RESOLVERS: dict[str, Callable[[str, Scope], str]] = {

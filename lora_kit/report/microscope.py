@@ -159,7 +159,7 @@ class Lens:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._control = {index: token for token, index in tokenizer.control.items()}
-        self._single: dict[Place, dict[int, str]] = {place: {} for place in Place}
+        self._known: dict[int, Glyph] = {}
 
     def spans(self, example: Example) -> tuple[Span, ...]:
         """Cut an example where the mask or the kind of token changes."""
@@ -189,29 +189,28 @@ class Lens:
             at += len(glyph.ids)
         whole = self.tokenizer.decode(ids, place)
         # A decoder may read tokens together otherwise than apart (WordPiece does); then they stay together.
-        return (
-            tuple(found) if "".join(glyph.text for glyph in found) == whole else (Glyph(whole, tuple(ids)),)
-        )
+        together = "".join(glyph.text for glyph in found)
+        return tuple(found) if together == whole else (Glyph(whole, tuple(ids)),)
 
     def _glyph(self, ids: Sequence[int], at: int, place: Place) -> Glyph:
-        text = self._text(ids[at], place)
-        if _BROKEN not in text:
-            return Glyph(text, (ids[at],))
+        glyph = self._single(ids[at], place)
         end = at + 1
-        while end < len(ids) and _BROKEN in self._text(ids[end], Place.MIDDLE):
+        while _BROKEN in glyph.text and end < len(ids) and self._is_part(ids[end]):
             end += 1
-        for stop in range(at + 2, min(end, at + _LONGEST_GLYPH_TOKENS) + 1):
-            text = self.tokenizer.decode(ids[at:stop], place)
-            if _BROKEN not in text:
-                return Glyph(text, tuple(ids[at:stop]))
-        # Only a text that really contains U+FFFD comes here.
-        return Glyph(self.tokenizer.decode(ids[at:end], place), tuple(ids[at:end]))
+            # Past this, the text really contains U+FFFD, and all that is broken stays together.
+            if end - at <= _LONGEST_GLYPH_TOKENS or end == len(ids) or not self._is_part(ids[end]):
+                glyph = Glyph(self.tokenizer.decode(ids[at:end], place), tuple(ids[at:end]))
+        return glyph
 
-    def _text(self, token: int, place: Place) -> str:
-        known = self._single[place]
-        if token not in known:
-            known[token] = self.tokenizer.decode([token], place)
-        return known[token]
+    def _is_part(self, token: int) -> bool:
+        return _BROKEN in self._single(token, Place.MIDDLE).text
+
+    def _single(self, token: int, place: Place) -> Glyph:
+        if place is not Place.MIDDLE:
+            return Glyph(self.tokenizer.decode([token], place), (token,))
+        if token not in self._known:
+            self._known[token] = Glyph(self.tokenizer.decode([token], place), (token,))
+        return self._known[token]
 
 
 def _in_file_order(examples: list[tuple[Example, bool]]) -> list[tuple[Example, bool]]:

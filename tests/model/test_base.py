@@ -29,11 +29,18 @@ def test_the_same_model_elsewhere_has_the_same_fingerprint(tiny_llama: Path, tmp
     assert one.fingerprint == two.fingerprint
 
 
-@pytest.mark.parametrize("name", ["no model", "../nowhere", "a/b/c", "https://x.y/z", "-x/y", "a/b;c"])
+@pytest.mark.parametrize(
+    "name", ["no model", "../nowhere", "a/b/c", "https://x.y/z", "-x/y", "a/b;c", "~nobody/x"]
+)
 def test_a_name_that_is_nothing(name: str) -> None:
     with pytest.raises(ModelError, match="no such model") as caught:
         find_base(BaseSpec(model=name))
     assert caught.value.problems[0].key == "base.model"
+
+
+def test_a_folder_at_home(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny_llama.parent))
+    assert find_base(BaseSpec(model=f"~/{tiny_llama.name}")).folder == tiny_llama
 
 
 def test_an_absent_folder(tmp_path: Path) -> None:

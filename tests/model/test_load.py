@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from lora_kit.catalogue import FAMILIES
+from lora_kit.data.collate import flatten, pad
 from lora_kit.errors import ModelError
 from lora_kit.model.adapter_inject import adapter_parameters, add_adapter
 from lora_kit.model.base import BaseFiles, find_base
@@ -96,12 +98,28 @@ def test_float16_that_overflows(tiny_llama: Path, tmp_path: Path) -> None:
         load(files, dtype="float16")
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.05), ("float16", 0.01)])
+def test_half_precision_trains_close_to_full(
+    dtype: str, tolerance: float, tiny_any: Path, open_model: Any, examples: Any
+) -> None:
+    def run(number_type: str) -> tuple[float, torch.Tensor]:
+        files = find_base(BaseSpec(model=str(tiny_any)))
+        batch = (flatten if files.family.flattened else pad)(examples(4, 8))
+        model = add_adapter(open_model(tiny_any, dtype=number_type), LoraSpec(rank=2), files.family, seed=0)
+        loss = sum_nats(model, batch)
+        loss.nats.backward()
+        gradients = [p.grad.flatten() for p in adapter_parameters(model).values() if p.grad is not None]
+        return loss.nats.item(), torch.cat(gradients)
+
+    (nats, gradient), (full_nats, full_gradient) = run(dtype), run("float32")
+    assert gradient.dtype == torch.float32
+    assert nats == pytest.approx(full_nats, rel=tolerance)
+    assert (gradient - full_gradient).norm() < 4 * tolerance * full_gradient.norm()
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "bloom"])
 @pytest.mark.parametrize("method", ["nf4", "fp4"])
 def test_four_bits_train(family: str, method: str, tiny_folder: Any, open_model: Any, examples: Any) -> None:
-    from lora_kit.catalogue import FAMILIES
-    from lora_kit.data.collate import flatten, pad
-
     folder: Path = tiny_folder(family, hidden_size=64)  # bitsandbytes' blocks are of 64 numbers
     model = open_model(folder, dtype="float32", method=method)
     assert {type(m).__name__ for n, m in model.named_modules() if n.endswith("dense_h_to_4h")} <= {

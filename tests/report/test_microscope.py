@@ -112,14 +112,14 @@ def test_a_glyph_is_the_fewest_tokens_that_make_whole_characters(encoders: list[
     ]
 
 
-def test_a_long_row_of_replacement_characters_is_shown_whole(
-    encoders: list[Encoder],
-) -> None:
-    said = "\ufffd" * 5000 + "é"
+@pytest.mark.parametrize(("character", "glyphs"), [("\ufffd", 1), ("本", 5000)])
+def test_a_long_run_of_split_characters(encoders: list[Encoder], character: str, glyphs: int) -> None:
+    answer = Message("assistant", character * 5000)
     spans = Lens(encoders[0].tokenizer).spans(
-        encoders[0].encode(Conversation((Message("user", said), Message("assistant", "a")), "x:1"))
+        encoders[0].encode(Conversation((Message("user", "q"), answer), "x:1"))
     )
-    assert said in "".join(span.text for span in spans)
+    [learned] = [span for span in spans if span.trained and not span.control]
+    assert (learned.text, learned.tokens, len(learned.glyphs)) == (answer.content, 15_000, glyphs)
 
 
 # --- rows of both sides -------------------------------------------------------------------------------------
