@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from lora_kit import __version__
-from lora_kit.cli import chat, evaluate, merge, recipes, report, suites, train
+from lora_kit.cli import chat, data, evaluate, merge, recipes, report, suites, train
 from lora_kit.cli.console import report_error
 from lora_kit.errors import InterruptedRunError, LoraKitError, MachineError, RecipeError
 
@@ -30,6 +30,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("merge")(merge.merge_command)
 app.command("report")(report.report_command)
 app.command("chat")(chat.chat_command)
+app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(suites.app, name="suites")
 
