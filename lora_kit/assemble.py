@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 from lora_kit.artifacts.adapter import SavedAdapter, read_adapter
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.data.encode import Encoder
-from lora_kit.data.template import load_template
-from lora_kit.data.tokenizer import load_tokenizer
+from lora_kit.data.open_encoder import open_encoder
 from lora_kit.errors import ModelError
 from lora_kit.model.adapter_inject import attach_adapter
 from lora_kit.model.base import BaseFiles, find_base
@@ -53,12 +52,6 @@ class Opened:
     encoder: Encoder
     files: BaseFiles
     adapter: SavedAdapter | None
-
-
-def build_encoder(folder: Path, template: str, system: str | None) -> Encoder:
-    """Make the one encoder of training, evaluation and chat from a folder's tokenizer."""
-    tokenizer = load_tokenizer(folder)
-    return Encoder(tokenizer, load_template(template, tokenizer, folder=folder), system)
 
 
 def tokenizer_files(folder: Path) -> dict[str, Path]:
@@ -104,7 +97,7 @@ def open_base(model: str, *, device: str = "auto") -> Opened:
     files = find_base(BaseSpec(model=model))
     provenance = merged_provenance(files.folder)
     dtype = provenance.get("dtype") or "float32"
-    encoder = build_encoder(files.folder, provenance.get("template", "model"), provenance.get("system"))
+    encoder = open_encoder(files.folder, provenance.get("template", "model"), provenance.get("system"))
     loaded = load_model(files, dtype=dtype, quantization=QuantizationSpec(), device=device)
     return Opened(Path(model).name, loaded, encoder, files, None)
 
@@ -155,7 +148,7 @@ def find_adapter_base(saved: SavedAdapter, base: str | None) -> BaseFiles:
 def adapter_encoder(saved: SavedAdapter) -> Encoder:
     """The encoder that the adapter was trained with, from the tokenizer stored beside it."""
     template = saved.provenance.get("template", {}).get("name", "model")
-    encoder = build_encoder(saved.folder, template, saved.provenance.get("system"))
+    encoder = open_encoder(saved.folder, template, saved.provenance.get("system"))
     wanted = saved.provenance.get("encoder_fingerprint")
     if wanted is not None and wanted != encoder.fingerprint:
         raise ModelError(

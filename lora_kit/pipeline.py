@@ -17,8 +17,9 @@ from lora_kit.artifacts.commit import write_file, write_json
 from lora_kit.artifacts.disk import require_free
 from lora_kit.artifacts.model_card import model_card
 from lora_kit.artifacts.run_dir import RunDir, open_run
-from lora_kit.assemble import Opened, build_encoder, open_adapter, open_target, tokenizer_files
+from lora_kit.assemble import Opened, open_adapter, open_target, tokenizer_files
 from lora_kit.data.encode import Encoder
+from lora_kit.data.open_encoder import open_encoder
 from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.merge import MergeReport, merge_adapter
@@ -141,9 +142,11 @@ def _same_recipe(run: RunDir, recipe: Recipe) -> None:
 
 def _prepare(recipe: Recipe, run: RunDir, observer: Observer) -> _Bench:
     observer.phase(f"finding the base {recipe.base.model}")
-    files = find_base(recipe.base)
+    pinned = run.read_state().get("base_revision") or recipe.base.revision  # a branch moves, a run does not
+    files = find_base(recipe.base.model_copy(update={"revision": pinned}))
+    run.update_state(base_revision=files.revision)
     observer.phase(f"reading {recipe.data.train}")
-    encoder = build_encoder(files.folder, recipe.data.template, recipe.data.system)
+    encoder = open_encoder(files.folder, recipe.data.template, recipe.data.system)
     data = prepare_data(recipe.data, encoder)
     write_json(run.data_report, data.report.to_json())
     return _Bench(files, encoder, data)

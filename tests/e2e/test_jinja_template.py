@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from lora_kit.assemble import build_encoder, open_target
+from lora_kit.assemble import open_target
 from lora_kit.cli.app import run
+from lora_kit.data.open_encoder import open_encoder
 from lora_kit.data.types import Message
 
 SOURCE = (
@@ -18,7 +19,7 @@ def test_a_template_file_travels_with_the_adapter(tiny_recipe: Callable[..., Pat
     template = tmp_path / "mine.jinja"
     template.write_text(SOURCE)
     assert run(["train", str(recipe), "--run-dir", str(tmp_path / "run")]) == 0
-    trained = build_encoder(tmp_path / "base", str(template), None)
+    trained = open_encoder(tmp_path / "base", str(template), None)
     template.unlink()
     opened = open_target(str(tmp_path / "run"))
     question = [Message("user", "How many legs has a fox?")]
