@@ -76,12 +76,13 @@ BESIDE: dict[str, list[str]] = {
     "data.on_overlap": ["data.validation=overlap.jsonl", "data.validation_fraction=0.05"],
     "quantization.double_quant": ["quantization.method=nf4"],
     "quantization.compute_dtype": ["quantization.method=nf4"],
-    "train.keep": [
-        "train.learning_rate=0.9",
-        "train.validate_every=1",
-        "train.steps=6",
+    "train.keep": [  # the second step overshoots
+        "data.limit=8",
+        "train.steps=2",
+        "train.learning_rate=0.3",
         "train.schedule=constant",
         "train.max_grad_norm=null",
+        "train.validate_every=1",
     ],
 }
 REFUSED_BEFORE = {
