@@ -2,7 +2,7 @@
 
 Two layouts carry the same mathematics: ``flatten`` lays the examples end to end without padding,
 ``pad`` gives each a row. Targets are picked by position and length, never by token id, so a padding
-id that equals EOS can mask nothing (LIBRARY_NOTES: 2 of 2 EOS were lost that way elsewhere).
+id that equals EOS can mask nothing (transformers' DataCollatorForLanguageModeling masks every EOS that way).
 """
 
 from collections.abc import Sequence
