@@ -6,8 +6,17 @@ from rich.console import Console
 
 from lora_kit.errors import LoraKitError
 
+
+class LastingConsole(Console):
+    """A console whose reader may leave: rich would end the process, and with it a run of hours."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on in silence."""
+        self.quiet = True
+
+
 console = Console()
-messages = Console(stderr=True)
+messages = LastingConsole(stderr=True)
 
 
 def emit_json(obj: object) -> None:

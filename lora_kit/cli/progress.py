@@ -28,6 +28,7 @@ class RichObserver:
         self.began = 0.0
         self.first = 0
         self.steps = 0
+        self.counting = False
 
     def phase(self, text: str) -> None:
         """Say which part of the work begins."""
@@ -60,9 +61,10 @@ class RichObserver:
 
     def progress(self, done: int, total: int) -> None:
         """Show counted work outside of training."""
-        if self.bar is None:
-            self.first, self.steps, self.began = 0, total, time.monotonic()
-            self._open("working", done=0, total=total)
+        if not self.counting:
+            self.counting = True  # the first call comes when something is done: time counts from there
+            self.first, self.steps, self.began = done, total, time.monotonic()
+            self._open("working", done=done, total=total)
         self._advance(done, "", self._eta(done))
         if done >= total:
             self._close()
@@ -103,6 +105,7 @@ class RichObserver:
             self._say("  " + "  ".join(part for part in (f"{done}/{self.steps}", figures, eta) if part))
 
     def _close(self) -> None:
+        self.counting = False
         if self.bar is not None:
             with suppress(OSError):
                 self.bar.stop()
