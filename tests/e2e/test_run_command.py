@@ -10,6 +10,7 @@ import torch
 
 from lora_kit.assemble import open_target
 from lora_kit.cli.app import run
+from lora_kit.recipe.shipped import shipped_dir
 
 TinyRun = Callable[..., Path]
 FAMILIES = ["llama", "gpt_neox", "bloom"]
@@ -50,8 +51,9 @@ def assert_others_agree(folder: Path, base: Path) -> None:
     ).eval()
     merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32).eval()
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-    for row in rows(base.parent / "rows.jsonl")[:4]:
-        ids = torch.tensor([ours.encoder.encode(row).input_ids])
+    examples = ours.encoder.encode_many(rows(shipped_dir("data") / "lora_guide.jsonl"))
+    for example in sorted(examples, key=lambda example: len(example.input_ids))[:8]:
+        ids = torch.tensor([example.input_ids])
         with torch.no_grad():
             expected = ours.model(input_ids=ids).logits
             assert (alone(input_ids=ids).logits - expected).abs().max() < 1e-5
