@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from lora_kit.assemble import build_encoder
+from lora_kit.data.open_encoder import open_encoder
 from lora_kit.catalogue import ENGINES
 from lora_kit.data.encode import Encoder
 from lora_kit.data.types import Conversation, Message
@@ -34,7 +34,7 @@ PROMPTS = [
 class Opened:
     def __init__(self, folder: Path, *, lora: bool, dtype: str = "float64") -> None:
         files = find_base(BaseSpec(model=str(folder)))
-        self.encoder: Encoder = build_encoder(files.folder, "model", None)
+        self.encoder: Encoder = open_encoder(files.folder, "model", None)
         self.model = load_model(files, dtype=dtype, quantization=QuantizationSpec(), device="cpu")
         if lora:
             self.model = add_adapter(self.model, LoraSpec(rank=4), files.family, seed=0)
