@@ -1,6 +1,6 @@
 """The tables of everything that can be chosen by name; strings only, nothing heavy is imported.
 
-Adding a format, a family, an engine or a metric is one file and one line here.
+Adding a format, a family, an engine, a metric or a judge is one file and one line here.
 """
 
 from lora_kit.errors import DataError, ModelError, RecipeError
@@ -62,6 +62,24 @@ METRICS = Registry(
 
 ENGINES = Registry(
     "engine",
-    {"transformers": "lora_kit.harness.engines.transformers_engine:ENGINE"},
+    {
+        "transformers": "lora_kit.harness.engines.transformers_engine:ENGINE",
+        "openai": "lora_kit.harness.engines.openai_engine:ENGINE",
+        "file": "lora_kit.harness.engines.file_engine:ENGINE",
+    },
+    RecipeError,
+)
+
+JUDGES = Registry(
+    "kind of judge",
+    {
+        "pairwise": "lora_kit.harness.judges.pairwise:JUDGE",
+        "pair_score": "lora_kit.harness.judges.pair_score:JUDGE",
+        "single": "lora_kit.harness.judges.single:JUDGE",
+        "five_level": "lora_kit.harness.judges.five_level:JUDGE",
+        "logprob_pair": "lora_kit.harness.judges.logprob_pair:JUDGE",
+        "reference_guided": "lora_kit.harness.judges.reference_guided:JUDGE",
+        "checklist": "lora_kit.harness.judges.checklist:JUDGE",
+    },
     RecipeError,
 )

@@ -294,3 +294,103 @@ def add_gguf_tokenizer(writer: Any, folder: Path) -> None:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_chat_template(CHAT_TEMPLATE)
+
+
+class ChatStub:
+    """A chat server on loopback; ``script(handler, body)`` says how it answers, ``bodies`` what it was asked.
+
+    ``handler.complete(text, **fields)`` sends a chat completion, ``handler.send(status, body, **headers)``
+    anything else, ``handler.raw(data)`` bytes as they are, after which the connection closes.
+    """
+
+    def __init__(self) -> None:
+        import http.server
+        import json
+        import threading
+
+        stub = self
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.script: Callable[[Any, dict[str, Any]], None] = lambda handler, _: handler.complete("7 7")
+        lock = threading.Lock()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    stub.bodies.append(body)
+                    stub.headers.append(dict(self.headers.items()))
+                self.asked = body.get("model", "")
+                stub.script(self, body)
+
+            def complete(self, text: object, *, finish: str = "stop", **fields: Any) -> None:
+                choice = {
+                    "index": 0,
+                    "finish_reason": finish,
+                    "message": {"role": "assistant", "content": text},
+                }
+                answer = {"object": "chat.completion", "model": self.asked, "choices": [choice]}
+                self.send(200, json.dumps(answer | fields))
+
+            def send(self, status: int, body: str = "", **headers: str) -> None:
+                self.send_response(status)
+                data = body.encode()
+                for name, value in ({"Content-Length": str(len(data))} | headers).items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def raw(self, data: bytes) -> None:
+                self.wfile.write(data)
+                self.wfile.flush()
+                self.close_connection = True
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """A client that hangs up is part of the tests."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it, if it is not ended yet."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def chat_stub() -> Iterator[ChatStub]:
+    """A chat server on loopback that does what the test wants."""
+    stub = ChatStub()
+    yield stub
+    stub.close()
+
+
+class FakeTime:
+    """A clock that only sleeping moves; ``slept`` lists the sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        """Move the clock."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def fake_time() -> FakeTime:
+    """Time that costs nothing."""
+    return FakeTime()

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from lora_kit import __version__
-from lora_kit.cli import chat, data, evaluate, merge, recipes, report, suites, train
+from lora_kit.cli import chat, data, evaluate, judge, merge, recipes, report, suites, train
 from lora_kit.cli.console import report_error
 from lora_kit.errors import InterruptedRunError, LoraKitError, MachineError, RecipeError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("run")(train.run_command)
 app.command("train")(train.train_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("judge")(judge.judge_command)
 app.command("merge")(merge.merge_command)
 app.command("report")(report.report_command)
 app.command("chat")(chat.chat_command)

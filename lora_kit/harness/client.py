@@ -6,7 +6,8 @@ holds the key. Many at once: see ``fan_out``.
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -17,11 +18,12 @@ import httpx
 from lora_kit import __version__
 from lora_kit.harness.chat_reply import ChatReply, NotAReplyError, error_text, read_chat_reply
 from lora_kit.harness.deadline import Deadline, DeadlineTransport
-from lora_kit.harness.endpoint import Endpoint
+from lora_kit.harness.endpoint import STRUCK_OUT, Endpoint
 from lora_kit.harness.retry import RetryRules, Timer, is_about_one, is_final, retry_after_seconds, stops_all
 
 LARGEST_BODY_BYTES = 8_000_000
 SHOWN_ERROR = 200
+logging.getLogger("httpcore").setLevel(logging.INFO)  # below that it logs headers, where a key may be echoed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +108,22 @@ class ChatClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
         self._http.close()
 
     def stop(self) -> None:
         """End all requests and waits, in whatever thread they are."""
         self._timer.stop()
 
-    def complete(self, body: Mapping[str, Any]) -> ChatReply:
+    def complete(self, body: Mapping[str, Any], *, is_hopeless: Callable[[], bool] = bool) -> ChatReply:
         """Ask until there is an answer.
 
         Args:
             body: The request as JSON data.
+            is_hopeless: Asked after a failure; true means that others have found the server dead.
 
         Raises:
             ChatFailureError: There is none: refused, or the attempts or the time are used up.
@@ -129,12 +136,8 @@ class ChatClient:
             except ChatFailureError as failure:
                 wait = self._rules.wait(attempt, failure.retry_after, self._timer.chance())
                 late = self._timer.clock() - began + wait > self._rules.total_seconds
-                if (
-                    failure.is_final
-                    or late
-                    or attempt >= self._rules.attempts
-                    or self._timer.stopped.is_set()
-                ):
+                tired = late or attempt >= self._rules.attempts
+                if failure.is_final or tired or is_hopeless() or self._timer.stopped.is_set():
                     raise _counted(failure, attempt) from None
             self._timer.sleep(wait)
             attempt += 1
@@ -143,7 +146,7 @@ class ChatClient:
         try:
             with self._deadline.within(self._limits.total):
                 status, headers, body = self._exchange(content)
-        except httpx.TransportError as error:
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise ChatFailureError(self._clean(_transport_reason(error))) from None
         if status == httpx.codes.OK:
             return self._reply(body)
@@ -170,7 +173,7 @@ class ChatClient:
 
     def _reply(self, body: bytes) -> ChatReply:
         try:
-            return read_chat_reply(body)
+            return read_chat_reply(self._clean_bytes(body))
         except NotAReplyError as error:
             raise ChatFailureError(self._clean(str(error))) from None
 
@@ -185,6 +188,11 @@ class ChatClient:
             self._clean(f"redirected to {where}, which is not followed"), is_final=True, stops_all=True
         )
 
+    def _clean_bytes(self, body: bytes) -> bytes:
+        """A server that echoes the key must not get it into a journal."""
+        key = self.endpoint.key.encode("ascii")
+        return body.replace(key, STRUCK_OUT.encode("ascii")) if self.endpoint.is_secret else body
+
     def _clean(self, text: str) -> str:
         return self.endpoint.redacted(text)
 
@@ -194,7 +202,7 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     return headers | ({"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {})
 
 
-def _transport_reason(error: httpx.TransportError) -> str:
+def _transport_reason(error: httpx.RequestError | httpx.InvalidURL) -> str:
     kinds = {
         httpx.ConnectTimeout: "no connection in time",
         httpx.ReadTimeout: "no answer in time",

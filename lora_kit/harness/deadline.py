@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import httpcore
@@ -56,15 +57,20 @@ class DeadlineTransport(httpx.HTTPTransport):
     """
 
     def __init__(self, deadline: Deadline, connections: int) -> None:
-        super().__init__()
+        super().__init__(verify=_trusted())
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
+            ssl_context=_trusted(),
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=30.0,
             network_backend=_Backend(deadline),
         )
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # reads all certificates, which takes a while
 
 
 class _Backend(httpcore.SyncBackend):

@@ -43,8 +43,13 @@ class Endpoint:
         return self.url + CHAT
 
     def redacted(self, text: str) -> str:
-        """The text without the key, also as it looks inside JSON or in the middle of a longer word."""
-        return text.replace(self.key, STRUCK_OUT) if len(self.key) >= SHORTEST_SECRET else text
+        """The text without the key, wherever in it the key is."""
+        return text.replace(self.key, STRUCK_OUT) if self.is_secret else text
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether the key is one that must not be seen, rather than a placeholder."""
+        return len(self.key) >= SHORTEST_SECRET
 
 
 def read_endpoint(url: str, key_env: str, environment: Mapping[str, str]) -> Endpoint:

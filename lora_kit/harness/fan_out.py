@@ -5,7 +5,7 @@ several questions in a row is taken for dead. What was not asked says so; nothin
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
@@ -15,8 +15,8 @@ from lora_kit.harness.client import ChatClient, ChatFailureError
 DEAD_AFTER = 5  # failures in a row, each with all its attempts
 
 
-class _Breaker:
-    """Counts failures in a row; once open it stays open."""
+class Breaker:
+    """Counts failures in a row; once open it stays open, and nothing more is asked."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,8 +34,12 @@ class _Breaker:
 
 
 def ask_all(
-    client: ChatClient, bodies: Sequence[Mapping[str, Any]], *, parallel: int
-) -> Iterator[tuple[int, ChatReply | ChatFailureError]]:
+    client: ChatClient,
+    bodies: Sequence[Mapping[str, Any]],
+    *,
+    parallel: int,
+    breaker: Breaker | None = None,
+) -> Generator[tuple[int, ChatReply | ChatFailureError], None, None]:
     """Ask all; yields ``(index, reply or failure)`` once each, as they come.
 
     Closing the iterator early, or an exception such as Ctrl-C, ends the requests that are under way.
@@ -44,18 +48,19 @@ def ask_all(
         client: Whom to ask.
         bodies: Requests.
         parallel: Most at once.
+        breaker: One that earlier calls have used; None for a new one.
     """
-    breaker = _Breaker()
+    fuse = breaker or Breaker()
 
     def ask(body: Mapping[str, Any]) -> ChatReply | ChatFailureError:
-        if breaker.reason:
-            return ChatFailureError(f"not asked, after: {breaker.reason}")
+        if fuse.reason:
+            return ChatFailureError(f"not asked, after: {fuse.reason}")
         try:
-            reply = client.complete(body)
+            reply = client.complete(body, is_hopeless=lambda: bool(fuse.reason))
         except ChatFailureError as failure:
-            breaker.note(failure)
+            fuse.note(failure)
             return failure
-        breaker.note(None)
+        fuse.note(None)
         return reply
 
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="ask")

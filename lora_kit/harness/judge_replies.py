@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-LOWEST, HIGHEST = 0.0, 10.0
+from lora_kit.harness.judge_json import json_pair, json_score, json_winner
+
+LOWEST, HIGHEST = 0.0, 10.0  # asked for 1 to 10, judges give 0 to an empty answer, and mean it
 NUMBER = r"(\d+(?:\.\d+)?)"
 TAIL_LINES = 3
 CHOICES = {"1": "a", "2": "b", "3": "tie"}
@@ -72,9 +74,13 @@ def _first_line(reply: str) -> list[tuple[float, float]]:
     return _in_range([(float(words[0]), float(words[1]))])
 
 
+def _tagged_pair(reply: str) -> list[tuple[float, float]]:
+    return _in_range(_pairs(re.findall(rf"\[\[{NUMBER}\s*,\s*{NUMBER}\]\]", _tail(reply))))
+
+
 def _tuple_at_end(reply: str) -> list[tuple[float, float]]:
     """``(10, 2)`` alone on a late line, or called output or scores; any other may be a point in a plane."""
-    tail = "\n".join(_lines(reply)[-TAIL_LINES:])
+    tail = _tail(reply)
     pair = rf"\(\s*{NUMBER}\s*,\s*{NUMBER}\s*\)"
     alone = re.findall(rf"^{pair}\.?$", tail, re.MULTILINE)
     named = re.findall(rf"\b(?:output|tuple|scores?|ratings?)\b[^()\n]{{0,20}}{pair}", tail, re.IGNORECASE)
@@ -110,9 +116,16 @@ _SENTENCES = (
 
 def _sentence(reply: str) -> list[str]:
     """A verdict in words, in the last lines; every such sentence counts."""
-    tail = "\n".join(_lines(reply)[-TAIL_LINES:])
+    tail = _tail(reply)
     numbers = [number for pattern in _SENTENCES for number in re.findall(pattern, tail, re.IGNORECASE)]
     return [CHOICES[number] for number in numbers]
+
+
+def _tagged_choice(reply: str) -> list[str]:
+    """``[[A]]``, ``[[B]]``, ``[[C]]``, or the number of the choice in the same brackets."""
+    tail = _tail(reply)  # earlier, it may be quoted from an answer
+    numbers = [CHOICES[number] for number in re.findall(r"\[\[([123])\]\]", tail)]
+    return [*_bracketed_letter(tail), *numbers]
 
 
 def _bracketed_letter(reply: str) -> list[str]:
@@ -125,6 +138,10 @@ def _double_bracketed(reply: str) -> list[float]:
 
 def _bracketed(reply: str) -> list[float]:
     return _scores(re.findall(rf"\[{NUMBER}\]", reply))
+
+
+def _tail(reply: str) -> str:
+    return "\n".join(_lines(reply)[-TAIL_LINES:])
 
 
 def _lines(reply: str) -> list[str]:
@@ -143,13 +160,28 @@ def _scores(found: list[str]) -> list[float]:
     return [float(score) for score in found if LOWEST <= float(score) <= HIGHEST]
 
 
+def _json_pair(reply: str) -> list[tuple[float, float]]:
+    return _in_range(json_pair(reply))
+
+
+def _json_score(reply: str) -> list[float]:
+    return [score for score in json_score(reply) if LOWEST <= score <= HIGHEST]
+
+
 LAYERS: dict[str, tuple[tuple[str, Finder], ...]] = {
     "pair-score-1-10": (
         ("first line", _first_line),
+        ("json", _json_pair),
+        ("tagged", _tagged_pair),
         ("tuple at the end", _tuple_at_end),
         ("labelled scores", _labelled_scores),
     ),
-    "pairwise-3class": (("last line", _last_line_number), ("sentence", _sentence)),
+    "pairwise-3class": (
+        ("last line", _last_line_number),
+        ("json", json_winner),
+        ("tagged", _tagged_choice),
+        ("sentence", _sentence),
+    ),
     "pairwise-[[A]]": (("tagged", _bracketed_letter),),
-    "single-1-10": (("tagged", _double_bracketed), ("single bracket", _bracketed)),
+    "single-1-10": (("tagged", _double_bracketed), ("single bracket", _bracketed), ("json", _json_score)),
 }

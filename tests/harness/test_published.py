@@ -1,6 +1,11 @@
-"""The numbers of the papers, recomputed from the published judgments."""
+"""The numbers of the papers, recomputed from the published judgments.
+
+What takes long (corpus ROUGE, replays with faults) is left to ``scripts/reproduce_published``, or to a run
+with LORA_KIT_THOROUGH=1.
+"""
 
 import json
+import os
 
 import pytest
 
@@ -10,12 +15,12 @@ from lora_kit.harness.published.manifest import run_manifest
 
 
 def test_every_published_number_comes_out(shared_data):
-    outcomes = list(run_manifest(shared_data / "evaluation" / "manifest.json"))
+    thorough = os.environ.get("LORA_KIT_THOROUGH") == "1"
+    outcomes = list(run_manifest(shared_data / "evaluation" / "manifest.json", thorough=thorough))
     missed = [(outcome.id, check) for outcome in outcomes for check in outcome.missed]
     assert not missed
-    skipped = [outcome.id for outcome in outcomes if outcome.skipped]
-    assert skipped == ["replay-relative-public"]
-    assert all(outcome.checks for outcome in outcomes if not outcome.skipped)
+    assert [outcome.id for outcome in outcomes if outcome.skipped] == []
+    assert all(outcome.checks for outcome in outcomes)
 
 
 def write_manifest(folder, **changes):

@@ -3,7 +3,7 @@
 import gzip
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,14 @@ class Case:
     Args:
         fields: As in the manifest.
         folder: Where the manifest is; its files are relative to it.
+        others: All cases of the manifest by id.
+        thorough: Compute everything; false leaves out what takes seconds and is covered by a part of it.
     """
 
     fields: Mapping[str, Any]
     folder: Path
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    thorough: bool = True
 
     @property
     def expected(self) -> Any:  # noqa: ANN401 - JSON

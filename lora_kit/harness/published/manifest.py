@@ -9,6 +9,7 @@ from lora_kit.errors import DataError
 from lora_kit.harness.published.alpaca_eval import check_alpaca_eval
 from lora_kit.harness.published.case import Case, Check, MissingInputError
 from lora_kit.harness.published.relative import check_both_orders, check_one_order
+from lora_kit.harness.published.replay import check_replay
 from lora_kit.harness.published.replies import check_logprobs, check_mt_bench, check_parsing
 from lora_kit.harness.published.text import check_text_scores
 from lora_kit.harness.published.tournament import check_tournament
@@ -22,6 +23,7 @@ KINDS: Mapping[str, Callable[[Case], list[Check]]] = {
     "alpaca_eval": check_alpaca_eval,
     "logprob_preference": check_logprobs,
     "text_metrics": check_text_scores,
+    "end_to_end_replay": check_replay,
 }
 
 
@@ -45,8 +47,12 @@ class Outcome:
         return tuple(check for check in self.checks if not check.holds)
 
 
-def run_manifest(path: Path) -> Iterator[Outcome]:
+def run_manifest(path: Path, *, thorough: bool = True) -> Iterator[Outcome]:
     """Recompute each case in turn.
+
+    Args:
+        path: The manifest.
+        thorough: False computes slow scores of a sample only, and replays one system only.
 
     Raises:
         DataError: The file is no manifest.
@@ -55,14 +61,15 @@ def run_manifest(path: Path) -> Iterator[Outcome]:
         cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"not a manifest of published evaluations: {error!r}", where=str(path)) from error
+    others = {fields["id"]: fields for fields in cases}
     for fields in cases:
-        yield _run(Case(fields, path.parent))
+        yield _run(Case(fields, path.parent, others, thorough))
 
 
 def _run(case: Case) -> Outcome:
     kind = case.fields["kind"]
     if kind not in KINDS:
-        return Outcome(case.fields["id"], (), f"cases of kind '{kind}' need a judge to talk to")
+        return Outcome(case.fields["id"], (), f"no way to run cases of kind '{kind}'")
     try:
         return Outcome(case.fields["id"], tuple(KINDS[kind](case)))
     except MissingInputError as error:

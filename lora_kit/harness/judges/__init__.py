@@ -1,0 +1,1 @@
+"""The ways to ask a judge, one file each; none knows another."""

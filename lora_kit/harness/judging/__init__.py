@@ -1,0 +1,1 @@
+"""What all judges share: prompts, asking, the journal of judgments, what follows from them."""
