@@ -30,7 +30,8 @@ class Message:
     Args:
         role: Who speaks.
         content: What is said, exactly.
-        context: Text that the request is about (Alpaca's ``input``, Dolly's ``context``); a template says where it goes.
+        context: Text that the request is about (Alpaca's ``input``, Dolly's ``context``); a template says
+            where it goes.
         train: Whether an assistant turn is learned; ignored for the other roles.
     """
 

@@ -140,9 +140,8 @@ def test_two_runs_in_one_directory(
     assert f"process {os.getpid()}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_real_process_stops_politely_with_its_output_closed(
-    tiny_recipe: TinyRecipe, tmp_path: Path, number: int, code: int
+    tiny_recipe: TinyRecipe, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(train={"steps": 5000, "save_every": 1000, "validate_every": None})
     command = [sys.executable, "-m", "lora_kit", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
@@ -152,8 +151,8 @@ def test_a_real_process_stops_politely_with_its_output_closed(
         while b"/5000" not in (line := process.stderr.readline()):
             assert line, "it ended before its first step"
         process.stdout.close()
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         said = process.stderr.read().decode()
-        assert process.wait(60) == code
+        assert process.wait(60) == 143
     assert "checkpoint committed; go on with: lora-kit train" in said
     assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1

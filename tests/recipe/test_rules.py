@@ -71,6 +71,7 @@ def other_value(name: str, folder: object) -> str:
         "data.format": "alpaca",
         "evaluate.suites": "[]",
         "lora.targets": "[q_proj]",
+        "data.template": "alpaca",
     }
     if name in known:
         return known[name]

@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from lora_kit.data.open_encoder import open_encoder
 from lora_kit.catalogue import ENGINES
 from lora_kit.data.encode import Encoder
+from lora_kit.data.open_encoder import open_encoder
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, ModelError
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
