@@ -100,8 +100,7 @@ class RenderProcess:
             raise ModelError(f"the chat template can't be used: {reason}", key="data.template")
         return child
 
-    @staticmethod
-    def _exchange(child: "subprocess.Popen[str]", message: object) -> Any:  # noqa: ANN401 - JSON
+    def _exchange(self, child: "subprocess.Popen[str]", message: object) -> Any:  # noqa: ANN401 - JSON
         """Send a line and read a line; None if the child is gone."""
         assert child.stdin is not None
         assert child.stdout is not None
@@ -111,6 +110,9 @@ class RenderProcess:
             line = child.stdout.readline()
         except (BrokenPipeError, ConnectionResetError):
             return None
+        except BaseException:  # Ctrl-C: an answer that nobody reads would be taken for the next one
+            self._stop(child)
+            raise
         return json.loads(line) if line.endswith("\n") else None
 
     def _stop(self, child: "subprocess.Popen[str]") -> int:

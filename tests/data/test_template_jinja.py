@@ -277,3 +277,20 @@ def test_a_real_model_reads_its_control_tokens_as_words(smollm2):
         example = encoder.encode(Conversation(said, "rows.jsonl:1"))
         assert example.input_ids.count(index) == benign.count(index)
         assert smollm2.decode(example.input_ids).count(f"a {token}{token}b") == len(TALK)
+
+
+def test_an_interrupted_request_leaves_no_answer_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = RenderProcess("{{ messages[0].content }}", {})
+    assert process.render([{"role": "user", "content": "first"}], generation_prompt=False) == "first"
+    child = process._child
+    assert child is not None
+    assert child.stdout is not None
+
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(child.stdout, "readline", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            process.render([{"role": "user", "content": "second"}], generation_prompt=False)
+    assert process.render([{"role": "user", "content": "third"}], generation_prompt=False) == "third"
