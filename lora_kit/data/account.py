@@ -5,14 +5,15 @@ conversations (a message tree); it counts as used if one of them is, and what
 else it lost is listed under ``partly_dropped``.
 """
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from lora_kit.data.types import Example
+import numpy as np
+
+from lora_kit.data.row_file import Ints
 
 LISTED_ROWS = 100
 LONGEST_ROWS = 10
@@ -132,24 +133,25 @@ class DataReport:
         }
 
 
-def measure(examples: Iterable[Example]) -> dict[str, Any]:
+def measure(lengths: Ints, trained_tokens: int, origin: Callable[[int], str]) -> dict[str, Any]:
     """Count tokens: in total, trained, of the longest examples, and as a histogram.
+
+    Args:
+        lengths: Tokens of each example.
+        trained_tokens: How many tokens of theirs are targets.
+        origin: Where the example of an index came from.
 
     Returns:
         ``tokens``, ``trained_tokens``, ``longest`` (``{row, tokens}``, longest first) and ``histogram``
         (``{up_to, examples}``; `up_to` is null for what is longer than all steps).
     """
-    lengths = [(len(example.input_ids), example.origin) for example in examples]
-    steps = Counter(bisect_left(_EDGES, length) for length, _ in lengths)
-    edges = (*_EDGES, None)
+    steps = np.bincount(np.searchsorted(_EDGES, lengths)).tolist()
+    longest = np.argsort(-lengths, kind="stable")[:LONGEST_ROWS].tolist()
     return {
-        "tokens": sum(length for length, _ in lengths),
-        "trained_tokens": sum(example.trained_tokens for example in examples),
-        "longest": [
-            {"row": origin, "tokens": length}
-            for length, origin in sorted(lengths, key=lambda item: -item[0])[:LONGEST_ROWS]
-        ],
+        "tokens": int(lengths.sum()),
+        "trained_tokens": trained_tokens,
+        "longest": [{"row": origin(at), "tokens": int(lengths[at])} for at in longest],
         "histogram": [
-            {"up_to": edges[step], "examples": steps[step]} for step in range(max(steps, default=-1) + 1)
+            {"up_to": up_to, "examples": count} for up_to, count in zip((*_EDGES, None), steps, strict=False)
         ],
     }

@@ -4,6 +4,7 @@ Problems of all rows are collected and raised once, so that a user mends them in
 one go; a long list is cut with its rest counted.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Iterable
 
@@ -47,14 +48,16 @@ def has_nul(conversation: Conversation) -> bool:
     return any("\0" in message.content or "\0" in message.context for message in conversation.messages)
 
 
-def is_duplicate(one: Conversation, other: Conversation) -> bool:
-    """Say whether two conversations say the same, to the character, whatever is learned of them."""
-    if len(one.messages) != len(other.messages):
-        return False
-    for ours, theirs in zip(one.messages, other.messages, strict=True):
-        if (ours.role, ours.content, ours.context) != (theirs.role, theirs.content, theirs.context):
-            return False
-    return True
+def said_digest(conversation: Conversation) -> bytes:
+    """Return 16 bytes that say what is said, to the character; blind to what of it is learned."""
+    digest = hashlib.blake2b(digest_size=16)
+    for message in conversation.messages:
+        content = message.content.encode("utf-8", "surrogatepass")
+        context = message.context.encode("utf-8", "surrogatepass")
+        digest.update(b"%s %d %d\n" % (message.role.encode(), len(content), len(context)))
+        digest.update(content)
+        digest.update(context)
+    return digest.digest()
 
 
 class Problems:

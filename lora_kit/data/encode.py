@@ -173,11 +173,13 @@ def _is_unicode(text: str) -> bool:
 
 def _example(conversation: Conversation, pieces: Sequence[Piece], ids: Ids) -> Example:
     train = [message.train for message in conversation.messages if message.role == "assistant"]
-    assert max((piece.answer for piece in pieces), default=-1) == len(train) - 1
     input_ids: list[int] = []
     trained: list[bool] = []
-    for piece in pieces:
-        tokens = piece.tokens(ids)
-        input_ids.extend(tokens)
-        trained.extend([piece.answer >= 0 and train[piece.answer]] * len(tokens))
+    last = -1
+    for place, text, token, answer in pieces:
+        tokens = ids[place][text] if token < 0 else (token,)
+        input_ids += tokens
+        trained += [answer >= 0 and train[answer]] * len(tokens)
+        last = max(last, answer)
+    assert last == len(train) - 1
     return Example(tuple(input_ids), tuple(trained), conversation.origin, content_hash(conversation))

@@ -13,7 +13,7 @@ from lora_kit.data.tokenizer_variants import Place
 from lora_kit.data.types import Segment
 from lora_kit.errors import ModelError
 
-Ids = Mapping[tuple[Place, str], Sequence[int]]
+Ids = Mapping[Place, Mapping[str, Sequence[int]]]
 
 
 class Piece(NamedTuple):
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
     def tokens(self, ids: Ids) -> Sequence[int]:
         """Token ids, given those of all plain text."""
-        return ids[self.place, self.text] if self.token < 0 else (self.token,)
+        return ids[self.place][self.text] if self.token < 0 else (self.token,)
 
 
 def cut(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[Piece]:
@@ -44,14 +44,25 @@ def cut(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[Piece]:
     """
     pieces: list[Piece] = []
     answer, inside = -1, False
-    for segment in segments:
-        if not segment.text:
+    place, owner, waiting = Place.START, -1, ""  # of the plain text that may go on
+    for text, control, trained in segments:
+        if not text:
             continue
-        answer += segment.trained and not inside
-        inside = segment.trained
-        parts = tokenizer.split_control(segment.text) if segment.control else (segment.text,)
-        for part in parts:
-            _append(pieces, part, answer if inside else -1)
+        answer += trained and not inside
+        inside = trained
+        now = answer if trained else -1
+        for part in tokenizer.split_control(text) if control else (text,):
+            if waiting and (now != owner or isinstance(part, int)):
+                pieces.append(Piece(place, waiting, -1, owner))
+                place, waiting = Place.MIDDLE, ""
+            if isinstance(part, int):
+                pieces.append(Piece(Place.AFTER_CONTROL, "", part, now))
+                place = Place.AFTER_CONTROL
+            else:
+                waiting += part
+                owner = now
+    if waiting:
+        pieces.append(Piece(place, waiting, -1, owner))
     _check(pieces, tokenizer)
     return pieces
 
@@ -60,38 +71,25 @@ def encode_text(documents: Iterable[Iterable[Piece]], tokenizer: Tokenizer) -> I
     """Encode the plain text of many documents; each distinct piece once."""
     wanted: dict[Place, dict[str, None]] = {place: {} for place in Place}
     for pieces in documents:
-        for piece in pieces:
-            if piece.token < 0:
-                wanted[piece.place][piece.text] = None
-    ids: dict[tuple[Place, str], Sequence[int]] = {}
-    for place, texts in wanted.items():
-        encoded = tokenizer.encode_plain_many(list(texts), place)
-        ids.update(((place, text), found) for text, found in zip(texts, encoded, strict=True))
-    return ids
-
-
-def _append(pieces: list[Piece], part: str | int, answer: int) -> None:
-    last = pieces[-1] if pieces else None
-    if isinstance(part, int):
-        pieces.append(Piece(Place.AFTER_CONTROL, "", part, answer))
-    elif last is None:
-        pieces.append(Piece(Place.START, part, -1, answer))
-    elif last.token >= 0:
-        pieces.append(Piece(Place.AFTER_CONTROL, part, -1, answer))
-    elif last.answer == answer:
-        pieces[-1] = last._replace(text=last.text + part)
-    else:
-        pieces.append(Piece(Place.MIDDLE, part, -1, answer))
+        for place, text, token, _ in pieces:
+            if token < 0:
+                wanted[place][text] = None
+    return {
+        place: dict(zip(texts, tokenizer.encode_plain_many(list(texts), place), strict=True))
+        for place, texts in wanted.items()
+    }
 
 
 def _check(pieces: Sequence[Piece], tokenizer: Tokenizer) -> None:
     bos = tokenizer.bos_id
     if bos is not None and [piece.token for piece in pieces[:2]] == [bos, bos]:
         raise ModelError("the template writes two BOS tokens at the start of a text", key="data.template")
-    for piece, after in zip(pieces, [*pieces[1:], None], strict=True):
-        if piece.answer >= 0 and piece.token < 0 and (after is None or after.answer != piece.answer):
+    follower = -1  # answer that the piece behind belongs to
+    for _, _, token, answer in reversed(pieces):
+        if answer >= 0 and token < 0 and follower != answer:
             raise ModelError(
                 "the template ends an answer without a control token, so the model can't learn to stop",
                 key="data.template",
                 cure="end answers with the tokenizer's EOS",
             )
+        follower = answer

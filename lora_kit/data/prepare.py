@@ -1,37 +1,37 @@
 """Files of rows -> examples to train on and to validate with, and a report that accounts for every row.
 
-A row is left out only where a policy of the recipe says so, and then it is
-counted and listed; anything else that is wrong is an error that names the row.
+A row is left out only where a policy of the recipe says so, and then it is counted and listed; anything
+else that is wrong is an error that names the row. Rows stream by twice, first to be checked and placed,
+then to be encoded into a file that is mapped and kept: memory does not grow with the examples.
 """
 
-import hashlib
-from array import array
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any
 
 from lora_kit.data.account import Account, DataReport, measure
+from lora_kit.data.cache import ROWS, Notes, encoded_dir, entry_key, kept
 from lora_kit.data.checks import Problems
-from lora_kit.data.gather import Gatherer, Planned, PlannedRow
-from lora_kit.data.sources import source_sha256
-from lora_kit.data.truncate import cut_prompts
-from lora_kit.data.types import Conversation, Example
-from lora_kit.errors import DataError, Problem
+from lora_kit.data.encode_rows import ConversationEncoder, Progress, RowEncoder, changed, planned_rows
+from lora_kit.data.gather import Gatherer
+from lora_kit.data.overlap import SuiteText, fingerprint_of
+from lora_kit.data.row_file import Blocks, Examples
+from lora_kit.data.row_writer import RowWriter
+from lora_kit.errors import DataError
 from lora_kit.recipe.schema import DataSpec
 
-Progress = Callable[[int, int], None]
-_BATCH_ROWS = 256
 
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    """A `DataReport` as it was written down."""
 
-class ConversationEncoder(Protocol):
-    """What is needed of an encoder here."""
+    values: dict[str, Any]
 
-    @property
-    def fingerprint(self) -> str:
-        """Tokenizer, template and system prompt, 64 hex."""
-
-    def try_encode_many(self, conversations: Sequence[Conversation]) -> list[Example | Problem]:
-        """Turn conversations into ids and flags; one that can't be encoded becomes a problem in its place."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return copy.deepcopy(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,138 +45,105 @@ class PreparedData:
         fingerprint: sha256 (hex) of all token ids and flags, in order, and of their sides.
     """
 
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    report: DataReport
+    train: Examples
+    validation: Examples
+    report: StoredReport
     fingerprint: str
 
 
 def prepare_data(
-    spec: DataSpec, encoder: ConversationEncoder, *, on_progress: Progress | None = None
+    spec: DataSpec,
+    encoder: ConversationEncoder,
+    *,
+    on_progress: Progress | None = None,
+    cache: Path | None = None,
+    suites: Sequence[SuiteText] = (),
 ) -> PreparedData:
-    """Read, convert, check, split and encode the rows of a recipe.
+    """Read, convert, check, split and encode the rows of a recipe, unless that was done before.
 
     Args:
         spec: The recipe's data section, its paths absolute.
         encoder: What turns a conversation into tokens.
         on_progress: Called with (conversations encoded, conversations in all).
+        cache: Folder of encoded rows; `encoded_dir()` if absent.
+        suites: Items of the evaluation suites; the report says what of them is in the training rows.
 
     Raises:
         DataError: Rows are wrong (all of them, the first 20 in full), or none is left.
-        MachineError: A file can't be read.
+        MachineError: A file can't be read, or encoded rows can't be written.
     """
-    account, problems = Account(), Problems()
-    gatherer = Gatherer(spec, account, problems)
-    rows = gatherer.rows()
-    problems.raise_if_any()
-    desk = _Desk(spec, encoder, account, problems)
-    desk.encode(rows, on_progress)
-    problems.raise_if_any()
-    desk.refuse_nothing(gatherer)
-    report = DataReport(
-        account=account,
-        format=gatherer.format.name if gatherer.format else spec.format,
-        format_reason=gatherer.why,
-        sources=tuple(
-            {"role": role, "file": path.name, "sha256": source_sha256(path)} for role, path in gatherer.files
-        ),
-        encoder_fingerprint=encoder.fingerprint,
-        train_rows=len(desk.train),
-        validation_rows=len(desk.validation),
-        lengths=measure([*desk.train, *desk.validation]),
-    )
-    return PreparedData(
-        tuple(desk.train), tuple(desk.validation), report, _fingerprint(desk.train, desk.validation)
-    )
+    preparation = _Preparation(spec, encoder, on_progress, suites)
+    key = entry_key(spec, encoder.fingerprint, [*preparation.sources, *fingerprint_of(suites)])
+    blocks, notes, is_new = kept(key, preparation.fill, folder=cache or encoded_dir())
+    train, validation = blocks.side(held_out=False), blocks.side(held_out=True)
+    if on_progress and not is_new:
+        rows = len(train) + len(validation)
+        on_progress(rows, rows)
+    return PreparedData(train, validation, StoredReport(notes["report"]), notes["fingerprint"])
 
 
-class _Desk:
-    """The encoding half: the recipe's policies for what only a tokenizer can tell."""
+class _Preparation:
+    """The way from rows to a file of examples."""
 
     def __init__(
-        self, spec: DataSpec, encoder: ConversationEncoder, account: Account, problems: Problems
+        self,
+        spec: DataSpec,
+        encoder: ConversationEncoder,
+        on_progress: Progress | None,
+        suites: Sequence[SuiteText],
     ) -> None:
         self.spec = spec
         self.encoder = encoder
-        self.account = account
-        self.problems = problems
-        self.train: list[Example] = []
-        self.validation: list[Example] = []
+        self.on_progress = on_progress
+        self.account, self.problems = Account(), Problems()
+        self.gatherer = Gatherer(spec, self.account, self.problems, suites)
+        self.sources = self._sources()
 
-    def encode(self, rows: Sequence[PlannedRow], on_progress: Progress | None) -> None:
-        """Encode what the policies keep, and settle every row in the books."""
-        planned = [one for row in rows for one in row.conversations if not one.lost]
-        for start in range(0, len(planned), _BATCH_ROWS):
-            batch = planned[start : start + _BATCH_ROWS]
-            for one, result in zip(batch, self._results(batch), strict=True):
-                self._place(one, result)
-            if on_progress:
-                on_progress(start + len(batch), len(planned))
-        for row in rows:
-            lost = [one.lost for one in row.conversations if one.lost]
-            self.account.settle(row.origin, kept=len(row.conversations) - len(lost), lost=lost)
+    def _sources(self) -> tuple[dict[str, str], ...]:
+        try:
+            return self.gatherer.sources()
+        except DataError:
+            self.gatherer.survey()  # meets it too, and whatever else is wrong
+            self.problems.raise_if_any()
+            raise
 
-    def _place(self, one: Planned, result: Example | Problem | None) -> None:
-        if isinstance(result, Example) and any(result.trained):
-            (self.validation if one.held_out else self.train).append(result)
-        elif result is None:
-            one.lost = "overlong"
-        else:
-            nothing = Problem("no token of this row is trained", one.conversation.origin)
-            problem = result if isinstance(result, Problem) else nothing
-            one.lost = "bad_row"
-            if self.spec.on_bad_row == "drop":
-                self.account.note([str(problem)])
-            else:
-                self.problems.add([problem])
+    def fill(self, folder: Path) -> Notes:
+        """Write the examples into a folder; return the report and the fingerprint."""
+        ledger = self.gatherer.survey()
+        self.problems.raise_if_any()
+        with RowWriter(folder / ROWS) as writer:
+            encoder = RowEncoder(self.spec, self.encoder, self.account, self.problems, writer)
+            rows = planned_rows(self.gatherer.again(), ledger)
+            encoder.encode(rows, ledger.kept, self.on_progress)
+            self.problems.raise_if_any()
+            self._refuse_nothing(writer)
+            fingerprint = writer.fingerprint()
+        if self.gatherer.sources() != self.sources:
+            raise changed(self.spec.train)
+        report = self._report(Blocks.open(folder / ROWS), writer.trained_tokens)
+        return {"report": report.to_json() | self.gatherer.details(), "fingerprint": fingerprint}
 
-    def _results(self, batch: Sequence[Planned]) -> list[Example | Problem | None]:
-        """Encode a batch; None stands for what is too long and dropped."""
-        conversations = [one.conversation for one in batch]
-        results: list[Example | Problem | None] = [*self.encoder.try_encode_many(conversations)]
-        overlong = {
-            at: result
-            for at, result in enumerate(results)
-            if isinstance(result, Example) and len(result.input_ids) > self.spec.max_tokens
-        }
-        fitting = self._fit([conversations[at] for at in overlong], list(overlong.values()))
-        for at, result in zip(overlong, fitting, strict=True):
-            results[at] = result
-        return results
+    def _report(self, blocks: Blocks, trained_tokens: int) -> DataReport:
+        train, validation = blocks.side(held_out=False), blocks.side(held_out=True)
+        both = train + validation
+        form = self.gatherer.format
+        return DataReport(
+            account=self.account,
+            format=form.name if form else self.spec.format,
+            format_reason=self.gatherer.why,
+            sources=self.sources,
+            encoder_fingerprint=self.encoder.fingerprint,
+            train_rows=len(train),
+            validation_rows=len(validation),
+            lengths=measure(both.lengths, trained_tokens, lambda at: both[at].origin),
+        )
 
-    def _fit(
-        self, conversations: Sequence[Conversation], examples: Sequence[Example]
-    ) -> Sequence[Example | Problem | None]:
-        """Apply the policy for overlong examples."""
-        policy, limit = self.spec.overlong, self.spec.max_tokens
-        if policy == "drop":
-            return [None] * len(examples)
-        if policy == "error":
-            cure = "raise data.max_tokens, or set data.overlong to drop or truncate_prompt"
-            more_than = f"tokens, more than data.max_tokens {limit:,}"
-            return [Problem(f"{len(one.input_ids):,} {more_than}", one.origin, cure=cure) for one in examples]
-        shorter = cut_prompts(conversations, self.encoder.try_encode_many, limit)
-        for example in shorter:
-            if example is not None:
-                self.account.truncated.add(example.origin)
-        return shorter
-
-    def refuse_nothing(self, gatherer: Gatherer) -> None:
+    def _refuse_nothing(self, writer: RowWriter) -> None:
         """Raise unless there is something to train on, and to validate with where a file was given."""
-        role, path = gatherer.files[-1 if self.train else 0]
-        if self.train and (self.validation or role == "train"):
+        train, validation = writer.rows[False], writer.rows[True]
+        role, path = self.gatherer.files[-1 if train else 0]
+        if train and (validation or role == "train"):
             return
-        held = f"{len(self.validation):,} held out for validation" if self.validation else ""
+        held = f"{validation:,} held out for validation" if validation else ""
         parts = ", ".join(part for part in (self.account.breakdown(), held) if part)
         raise DataError(f"no rows are left for {role}: {parts}", where=str(path))
-
-
-def _fingerprint(train: Sequence[Example], validation: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for side, examples in ((b"train", train), (b"validation", validation)):
-        digest.update(b"%s %d\n" % (side, len(examples)))
-        for example in examples:
-            digest.update(b"%d\n" % len(example.input_ids))
-            digest.update(array("q", example.input_ids).tobytes())
-            digest.update(bytes(example.trained))
-    return digest.hexdigest()

@@ -8,10 +8,10 @@ that all of them can be shown at once or counted; a broken file raises.
 import gzip
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lora_kit.data.sniff import open_regular, open_rows
 from lora_kit.data.strict_json import jsonl_rows, list_rows
@@ -61,6 +61,27 @@ def source_sha256(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare what two data reports say they were read from, when a run goes on.
+
+    Args:
+        before: The report that the run began with; empty if it left none.
+        now: The report of the same recipe, made again.
+
+    Raises:
+        DataError: A source has another content or another commit now; each is named.
+    """
+    known = {(one["role"], one["file"]): one for one in before.get("sources", ())}
+    cure = "put the old rows back, or start a new run with another --run-dir"
+    problems = [
+        Problem("has changed since the run began", where=one["file"], cure=cure)
+        for one in now["sources"]
+        if known and known.get((one["role"], one["file"])) != one
+    ]
+    if problems:
+        raise DataError.collect(problems)
 
 
 def data_files(folder: Path) -> list[Path]:

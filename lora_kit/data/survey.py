@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lora_kit.data.encode import content_hash
-from lora_kit.data.prepare import ConversationEncoder, PreparedData, Progress, prepare_data
+from lora_kit.data.encode_rows import ConversationEncoder, Progress
+from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.data.sources import SUFFIXES
 from lora_kit.data.types import Conversation, Example
 from lora_kit.errors import Problem, RecipeError

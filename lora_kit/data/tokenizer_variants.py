@@ -18,6 +18,8 @@ Json = dict[str, Any]
 class Place(Enum):
     """Where in the text a piece stands."""
 
+    __hash__ = object.__hash__  # Enum's own is slow, and every piece is looked up by this
+
     START = "start"
     AFTER_CONTROL = "after_control"
     MIDDLE = "middle"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pydantic import ValidationError
 
 from lora_kit.recipe.draft import Draft, clipped, dotted, shown
-from lora_kit.recipe.keys import Key, all_keys, sections, unknown_key
+from lora_kit.recipe.keys import Key, all_keys, mix_keys, sections, unknown_key
 from lora_kit.recipe.schema import LARGEST, Recipe
 from lora_kit.recipe.yaml_text import plain_scalar
 from lora_kit.registry import did_you_mean
@@ -35,8 +35,27 @@ def against_schema(draft: Draft) -> Recipe | None:
         return Recipe.model_validate(draft.values)
     except ValidationError as error:
         for item in error.errors(include_url=False, include_context=False, include_input=False):
-            _explain(draft, item["type"], dotted(*(str(part) for part in item["loc"][:2])))
+            place = [str(part) for part in item["loc"]]
+            if place[:2] == ["data", "mix"] and len(place) > 3:
+                _explain_entry(draft, item["type"], int(place[2]), place[3])
+            else:
+                _explain(draft, item["type"], dotted(*place[:2]))
     return None
+
+
+def _explain_entry(draft: Draft, kind: str, at: int, leaf: str) -> None:
+    """Say what is wrong with one key of one entry of ``data.mix``."""
+    keys, where = mix_keys(), draft.place("data.mix")
+    name = f"data.mix[{at}].{clipped(leaf)}"
+    if kind == "extra_forbidden":
+        cure = did_you_mean(leaf, list(keys)) or f"known: {', '.join(keys)}"
+        draft.report(name, f"unknown key '{clipped(leaf)}'", cure, where=where)
+    elif kind == "missing":
+        draft.report(name, "is missing", f"add it: {keys[leaf].meaning.rstrip('.')}", where=where)
+    else:
+        value = draft.get("data.mix")[at].get(leaf)
+        found = f"must be {keys[leaf].expected}, got {shown(value)}"
+        draft.report(name, found, _cure(keys[leaf], value), where=where)
 
 
 def _explain(draft: Draft, kind: str, name: str) -> None:

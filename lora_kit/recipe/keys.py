@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from lora_kit.recipe.draft import dotted
-from lora_kit.recipe.schema import LARGEST, Recipe, Spec
+from lora_kit.recipe.schema import LARGEST, MixSpec, Recipe, Spec
 from lora_kit.registry import did_you_mean
 
 _SECRET = re.compile(r"api_?key|secret|passw|credential|^((hf|hub|auth|access|api)_?)?token$", re.IGNORECASE)
@@ -65,22 +65,33 @@ def all_keys() -> dict[str, Key]:
     table = {}
     owners: dict[str, type[Spec]] = {"": Recipe} | sections()
     for section, spec in owners.items():
-        properties = spec.model_json_schema()["properties"]
-        for leaf, model_field in spec.model_fields.items():
-            if not section and leaf in owners:
-                continue
-            name = dotted(section, leaf)
-            options = _options(properties[leaf])
-            required = model_field.is_required()
-            table[name] = Key(
-                name=name,
-                expected=" or ".join(_words(option) for option in options),
-                kinds=frozenset(str(option["type"]) for option in options),
-                choices=tuple(choice for option in options for choice in option.get("enum", ())),
-                default=None if required else model_field.default,
-                required=required,
-                meaning=model_field.description or "",
-            )
+        for leaf, key in _keys(spec, section).items():
+            if section or leaf not in owners:
+                table[key.name] = key
+    return table
+
+
+@cache
+def mix_keys() -> dict[str, Key]:
+    """Return the keys of one entry of ``data.mix`` by their own names."""
+    return _keys(MixSpec, "data.mix[]")
+
+
+def _keys(spec: type[Spec], section: str) -> dict[str, Key]:
+    table = {}
+    properties = spec.model_json_schema()["properties"]
+    for leaf, model_field in spec.model_fields.items():
+        options = _options(properties[leaf])
+        required = model_field.is_required()
+        table[leaf] = Key(
+            name=f"{section}.{leaf}" if section else leaf,
+            expected=" or ".join(_words(option) for option in options),
+            kinds=frozenset(str(option.get("type", "object")) for option in options),
+            choices=tuple(choice for option in options for choice in option.get("enum", ())),
+            default=None if required else model_field.default,
+            required=required,
+            meaning=model_field.description or "",
+        )
     return table
 
 
@@ -92,6 +103,8 @@ def _words(schema: Mapping[str, Any]) -> str:
     """Say what a JSON Schema of one type takes."""
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
+    if "$ref" in schema:
+        return "mappings" if schema["$ref"].endswith("/MixSpec") else "a section of keys"
     if "pattern" in schema:  # only names have one
         return "a name of at most 64 letters, digits, '.', '_' and '-'"
     if schema["type"] == "object":

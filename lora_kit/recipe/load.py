@@ -56,8 +56,11 @@ def load_resolved(path: Path) -> Recipe:
     draft = read_draft(path)
     for key in _DATA_KEYS:
         value = draft.get(key)
-        if isinstance(value, str) and value.startswith(SAMPLE):
-            draft.set(key, str(shipped_dir("data") / value.removeprefix(SAMPLE)))
+        if isinstance(value, str):
+            draft.set(key, _unpacked(value))
+    mix = draft.get("data.mix")
+    if isinstance(mix, list) and all(isinstance(entry, dict) and "train" in entry for entry in mix):
+        draft.set("data.mix", [{**entry, "train": _unpacked(str(entry["train"]))} for entry in mix])
     return checked(draft)
 
 
@@ -75,13 +78,24 @@ def dump_recipe(recipe: Recipe) -> str:
 def portable(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as plain data, shipped samples by name: the same on every machine."""
     plain = recipe.model_dump(mode="json")
-    samples = shipped_dir("data")
     for key in _DATA_KEYS:
         section, _, leaf = key.partition(".")
-        value = plain[section][leaf]
-        if value is not None and Path(value).parent == samples:
-            plain[section][leaf] = SAMPLE + Path(value).name
+        plain[section][leaf] = _packed(plain[section][leaf])
+    for entry in plain["data"]["mix"]:
+        entry["train"] = _packed(entry["train"])
+        for leaf in [leaf for leaf, value in entry.items() if value is None]:
+            del entry[leaf]
     return plain
+
+
+def _packed(path: str | None) -> str | None:
+    """Name a shipped sample as such."""
+    is_sample = path is not None and Path(path).parent == shipped_dir("data")
+    return SAMPLE + Path(str(path)).name if is_sample else path
+
+
+def _unpacked(path: str) -> str:
+    return str(shipped_dir("data") / path.removeprefix(SAMPLE)) if path.startswith(SAMPLE) else path
 
 
 def yaml_value(value: object) -> str:

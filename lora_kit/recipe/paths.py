@@ -18,6 +18,10 @@ from lora_kit.recipe.shipped import shipped_dir
 from lora_kit.registry import did_you_mean
 
 SAMPLE = "sample:"
+HUB = "hub:"
+_DATA_SET = re.compile(
+    r"hub:[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){1,3}(@[A-Za-z0-9._/-]+)?"
+)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _EXPANDED = re.compile(r"^~|\$[A-Za-z_{(]")
 _NOT_A_PATH = (
@@ -57,12 +61,18 @@ def resolve_paths(draft: Draft, recipe: Path, allow_outside: Sequence[Path | str
             if isinstance(value, str) and value:
                 draft.set(key, resolve(value, scope), draft.place(key))
             elif isinstance(value, list):
-                items = [resolve(item, scope) if isinstance(item, str) else item for item in value]
-                draft.set(key, items, draft.place(key))
+                draft.set(key, [_item(item, resolve, scope) for item in value], draft.place(key))
         except RecipeError as error:
             draft.add(replace(error.problems[0], where=draft.place(key), key=key))
         except OSError as error:  # a name that is too long, a directory that may not be read
             draft.report(key, f"can't be looked up: {error.strerror}")
+
+
+def _item(item: object, resolve: Callable[[str, Scope], str], scope: Scope) -> object:
+    """Resolve an entry of a list: a path, or a mapping with one under ``train``."""
+    if isinstance(item, dict) and isinstance(item.get("train"), str) and resolve is _data_file:
+        return {**item, "train": resolve(item["train"], scope)}
+    return resolve(item, scope) if isinstance(item, str) and resolve is not _data_file else item
 
 
 def locate(text: str, scope: Scope) -> Path:
@@ -101,6 +111,11 @@ def _confine(path: Path, text: str, directory: Path, roots: tuple[Path, ...]) ->
 def _data_file(text: str, scope: Scope) -> str:
     if text.startswith(SAMPLE):
         return str(_sample(text.removeprefix(SAMPLE)))
+    if text.startswith(HUB):
+        if not _DATA_SET.fullmatch(text):
+            cure = "write hub:OWNER/NAME, hub:OWNER/NAME/SPLIT or hub:OWNER/NAME/CONFIG/SPLIT, and @REVISION"
+            raise RecipeError(f"not the name of a data set: {shown(text)}", cure=cure)
+        return text
     path = locate(text, scope)
     if not path.exists():
         raise RecipeError(f"no such file: {shown(text)}", cure=_missing_cure(path, text))
@@ -161,6 +176,7 @@ def _template(text: str, scope: Scope) -> str:
 _RESOLVERS: dict[str, Callable[[str, Scope], str]] = {
     "base.model": _base_model,
     "data.train": _data_file,
+    "data.mix": _data_file,
     "data.validation": _data_file,
     "data.template": _template,
     "evaluate.suites": _suite,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lora_kit.recipe.keys import Key, all_keys, sections
+from lora_kit.recipe.keys import Key, all_keys, mix_keys, sections
 from lora_kit.recipe.load import yaml_value
 from lora_kit.recipe.schema import Recipe
 
@@ -20,6 +20,8 @@ def reference_markdown() -> str:
         parts += ["", f"### {name}", "", (spec.__doc__ or "").strip(), ""]
         parts += ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
         parts += [_row(key) for key in all_keys().values() if key.name.startswith(f"{name}.")]
+        if name == "data":
+            parts += [_row(key) for key in mix_keys().values()]
     return "\n".join(parts) + "\n"
 
 

@@ -67,6 +67,12 @@ RULES = (
         "hold rows out with data.validation_fraction instead",
     ),
     Rule(
+        ("data.mix",),
+        lambda mix: any("weight" in one and "count" in one for one in mix if isinstance(one, dict)),
+        "an entry has both a weight and a count",
+        "keep one of the two",
+    ),
+    Rule(
         ("base.revision", "base.model"),
         lambda revision, model: revision is not None and str(model).startswith(("package:", "/")),
         "{0} has no effect: base.model {1} is not on the hub",

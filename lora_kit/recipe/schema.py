@@ -14,6 +14,18 @@ Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[StrictInt, Field(ge=1, le=LARGEST)]
 NonNegative = Annotated[StrictInt, Field(ge=0, le=LARGEST)]
 Text = Annotated[StrictStr, Field(min_length=1)]
+FormatName = Literal[
+    "auto",
+    "alpaca",
+    "dolly",
+    "messages",
+    "sharegpt",
+    "openassistant",
+    "prompt_completion",
+    "code",
+    "text",
+]
+Options = dict[Text, Text | Annotated[tuple[Text, ...], Field(strict=False)]]
 
 
 class Spec(BaseModel):
@@ -38,32 +50,43 @@ class BaseSpec(Spec):
     )
 
 
+class MixSpec(Spec):
+    """One more source of rows, besides `data.train`."""
+
+    train: Text = Field(description="Rows, as in `data.train`.")
+    format: FormatName = Field("auto", description="As `data.format`, for this source.")
+    fields: dict[Text, Text] = Field({}, description="As `data.fields`, for this source.")
+    options: Options = Field({}, description="As `data.options`, for this source.")
+    weight: Annotated[FiniteFloat, Field(gt=0, le=1000)] | None = Field(
+        None, description="Rows to take for each row of `data.train`; all rows if `count` is absent too."
+    )
+    count: Count | None = Field(None, description="Rows to take; exclusive with `weight`.")
+    seed: NonNegative = Field(0, description="Seed of the choice of rows.")
+
+
 class DataSpec(Spec):
     """The rows to learn from."""
 
     train: Text = Field(
-        description="Rows (.jsonl, .json, .csv, also .gz; .parquet; a folder of these), or `sample:NAME`."
+        description="Rows (.jsonl, .json, .csv, also .gz; .parquet; a folder of these), `sample:NAME`, or "
+        "`hub:OWNER/NAME[/SPLIT][@REVISION]`."
     )
-    format: Literal[
-        "auto",
-        "alpaca",
-        "dolly",
-        "messages",
-        "sharegpt",
-        "openassistant",
-        "prompt_completion",
-        "code",
-        "text",
-    ] = Field(description="How a row becomes a conversation; `auto` tells it from the rows.")
+    format: FormatName = Field(description="How a row becomes a conversation; `auto` tells it from the rows.")
     fields: dict[Text, Text] = Field(
         {}, description="Own columns by the format's field: `{instruction: question, output: answer}`."
     )
-    options: dict[Text, Text | Annotated[tuple[Text, ...], Field(strict=False)]] = Field(
+    options: Options = Field(
         {}, description="What the format leaves open: `{branches: best, languages: [en]}` of openassistant."
+    )
+    mix: Annotated[tuple[MixSpec, ...], Field(strict=False)] = Field(
+        (),
+        description="More sources: `[{train: b.jsonl, weight: 0.5}, {train: c.csv, count: 200}]`; "
+        "also format, fields, options, seed.",
     )
     validation: Text | None = Field(None, description="File of held-out rows in the same format.")
     validation_fraction: Annotated[FiniteFloat, Field(ge=0.0, le=0.5)] = Field(
-        0.05, description="Share of rows held out by content hash when `validation` is absent."
+        0.05,
+        description="Share of rows held out by content, relatives together, when `validation` is absent.",
     )
     template: Text = Field(
         "model",
@@ -83,7 +106,7 @@ class DataSpec(Spec):
         "error", description="What happens to a row with an empty answer."
     )
     on_overlap: Literal["error", "drop"] = Field(
-        "drop", description="What happens to a training row that is also a validation row."
+        "drop", description="What happens to a training row that is in `validation` too, or nearly."
     )
     limit: Count | None = Field(None, description="Use only the first N rows.")
 

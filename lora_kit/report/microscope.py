@@ -6,14 +6,19 @@ character, so text is shown in *glyphs*: the fewest tokens that make whole chara
 """
 
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
+
 from lora_kit.data.encode import Encoder
-from lora_kit.data.prepare import PreparedData, Progress, prepare_data
+from lora_kit.data.encode_rows import Progress
+from lora_kit.data.prepare import PreparedData, prepare_data
+from lora_kit.data.row_file import Ints
 from lora_kit.data.survey import truncated_hashes
 from lora_kit.data.tokenizer import Tokenizer
 from lora_kit.data.tokenizer_variants import Place
@@ -109,12 +114,15 @@ class Microscope:
         self.lens = Lens(tokenizer)
         self.truncated = truncated
         self.report = data.report.to_json()
-        self.examples = _in_file_order(
-            [(one, False) for one in data.train] + [(one, True) for one in data.validation]
-        )
+        self._both, self._trained = data.train + data.validation, len(data.train)
+        self._order = _file_order(self._both.origins())
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self._order)
+
+    def examples(self, rows: slice = slice(None)) -> Iterator[tuple[Example, bool]]:
+        """Yield examples in the order of their files, each with whether it is held out."""
+        return ((self._both[at], at >= self._trained) for at in map(int, self._order[rows]))
 
     def view(self, start: int = 1, count: int | None = None) -> Iterator[Specimen]:
         """Examples from the one at ``start`` (counted from 1) on, at most ``count``, made one by one.
@@ -125,7 +133,7 @@ class Microscope:
         if start > len(self):
             raise RecipeError(f"there are {len(self):,} examples, none at {start:,}", key="--start")
         first = start - 1
-        chosen = self.examples[first : None if count is None else first + count]
+        chosen = self.examples(slice(first, None if count is None else first + count))
         return (self._specimen(example, held_out=held_out) for example, held_out in chosen)
 
     def _specimen(self, example: Example, *, held_out: bool) -> Specimen:
@@ -213,13 +221,13 @@ class Lens:
         return self._known[token]
 
 
-def _in_file_order(examples: list[tuple[Example, bool]]) -> list[tuple[Example, bool]]:
-    """Sort by file, in the order in which files first appear, then by row."""
-    files: dict[str, int] = {}
-
-    def place(item: tuple[Example, bool]) -> tuple[int, int]:
-        file, _, row = item[0].origin.rpartition(":")
+def _file_order(origins: Iterator[str]) -> Ints:
+    """Sort by file, in the order in which files first appear, then by row; returns what stands where."""
+    numbers: dict[str, int] = {}
+    files, rows = array("q"), array("q")
+    for origin in origins:
+        file, _, row = origin.rpartition(":")
         number = re.match(r"\d+", row)
-        return files.setdefault(file, len(files)), int(number[0]) if number else 0
-
-    return sorted(examples, key=place)
+        files.append(numbers.setdefault(file, len(numbers)))
+        rows.append(int(number[0]) if number else 0)
+    return np.lexsort((rows, files))

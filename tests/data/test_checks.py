@@ -7,7 +7,7 @@ from lora_kit.data.checks import (
     has_blank_question,
     has_nul,
     is_blank,
-    is_duplicate,
+    said_digest,
 )
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, Problem
@@ -47,16 +47,17 @@ def test_nul_is_found_in_any_turn() -> None:
 
 def test_duplicates_say_the_same_to_the_character() -> None:
     row = talk(Message("user", "q", "c"), Message("assistant", "a"))
-    assert is_duplicate(
-        row, Conversation((Message("user", "q", "c"), Message("assistant", "a", train=False)), "g:2")
-    )
+    same = Conversation((Message("user", "q", "c"), Message("assistant", "a", train=False)), "g:2")
+    assert said_digest(row) == said_digest(same)
     for other in (
         talk(Message("user", "q", "c")),
         talk(Message("user", "q"), Message("assistant", "a")),
         talk(Message("user", "Q", "c"), Message("assistant", "a")),
         talk(Message("user", "q", "c"), Message("system", "a")),
+        talk(Message("user", "qc"), Message("assistant", "a")),
+        talk(Message("user", "q"), Message("assistant", "a", "c")),
     ):
-        assert not is_duplicate(row, other)
+        assert said_digest(row) != said_digest(other)
 
 
 def test_the_first_problems_are_shown_and_the_rest_counted() -> None:

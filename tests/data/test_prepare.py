@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lora_kit.data.account import measure
 from lora_kit.data.encode import Encoder
 from lora_kit.data.prepare import prepare_data
+from lora_kit.data.row_file import Blocks
 from lora_kit.data.sources import read_rows
 from lora_kit.data.template import load_template
 from lora_kit.data.types import Conversation, Example
@@ -274,7 +275,13 @@ def test_the_fingerprint_ignores_where_the_file_lies(write_rows, make_spec, byte
 
 
 def test_no_examples_measure_as_nothing() -> None:
-    assert measure([]) == {"tokens": 0, "trained_tokens": 0, "longest": [], "histogram": []}
+    nothing = Blocks([]).side(held_out=False)
+    assert measure(nothing.lengths, 0, str) == {
+        "tokens": 0,
+        "trained_tokens": 0,
+        "longest": [],
+        "histogram": [],
+    }
 
 
 def test_the_999_alpaca_rows_load_with_their_14_duplicates(

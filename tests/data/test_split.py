@@ -1,7 +1,24 @@
-from hypothesis import given
+import random
+from collections import Counter
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_kit.data.split import content_key, group_key, is_held_out, normalised
+from lora_kit.data.near_duplicates import similarity, sketch
+from lora_kit.data.split import (
+    Candidate,
+    Placed,
+    Side,
+    Splitter,
+    content_key,
+    expected_leaks,
+    group_key,
+    is_held_out,
+    normalised,
+    spoken,
+)
 from lora_kit.data.types import Conversation, Message
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -83,3 +100,136 @@ def test_the_split_is_the_same_in_every_version() -> None:
     assert group_key("tree 7").hex() == "dc48727a7f36d04b927dffa9c196dbe2"
     assert is_held_out(content_key(row), 0.3)
     assert not is_held_out(content_key(row), 0.29)
+
+
+def candidates(texts: list[str], groups: list[str]) -> list[Candidate]:
+    rows = [
+        Conversation((Message("user", text),), f"f:{n}", group)
+        for n, (text, group) in enumerate(zip(texts, groups, strict=True))
+    ]
+    drawn = sketch([spoken(row) for row in rows])
+    return [Candidate(content_key(row), row.group, found) for row, found in zip(rows, drawn, strict=True)]
+
+
+def placed(rows: list[Candidate], fraction: float = 0.4) -> list[Placed]:
+    splitter = Splitter(fraction)
+    return [splitter.place(row) for row in rows]
+
+
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+WORD = st.sampled_from(["red", "green", "blue", "lora", "rank"])
+# Texts of 1 to 12 words that share many runs, so that near duplicates and chains of them are common.
+ROWS = st.lists(
+    st.tuples(
+        st.builds(
+            lambda head, tail: " ".join([*NUMBERS[head:], *tail]),
+            st.integers(0, 9),
+            st.lists(WORD, min_size=1, max_size=3),
+        ),
+        st.sampled_from(["", "", "", "g", "h"]),
+    ),
+    max_size=20,
+)
+
+
+@settings(derandomize=True)
+@given(rows=ROWS, more=ROWS, fraction=st.sampled_from([0.0, 0.2, 0.5]))
+def test_rows_added_at_the_end_move_no_row(rows: list, more: list, fraction: float) -> None:
+    everything = candidates(*map(list, zip(*rows, *more, strict=True))) if rows or more else []
+    assert placed(everything, fraction)[: len(rows)] == placed(everything[: len(rows)], fraction)
+
+
+@settings(derandomize=True)
+@given(rows=ROWS)
+def test_no_row_has_a_relative_on_the_other_side(rows: list) -> None:
+    asking = candidates(*map(list, zip(*rows, strict=True))) if rows else []
+    found = placed(asking)
+    kept = [(row, one) for row, one in zip(asking, found, strict=True) if one.side]
+    for (row, one), (other, two) in combinations(kept, 2):
+        if one.side != two.side:
+            assert row.key != other.key
+            assert not row.group or row.group != other.group
+            assert similarity(row.sketch, other.sketch) < 0.8
+    for row, one in zip(asking, found, strict=True):
+        if one.relative < 0:
+            assert (one.side is Side.VALIDATION) == is_held_out(
+                group_key(row.group) if row.group else row.key, 0.4
+            )
+        assert one.side or one.lost == "near_both_sides"
+
+
+@settings(derandomize=True)
+@given(rows=ROWS, at=st.integers(0, 20), extra=st.text("xyz ", max_size=12))
+def test_rows_added_anywhere_move_no_row_without_relatives(rows: list, at: int, extra: str) -> None:
+    grown = [*rows[:at], (extra, ""), *rows[at:]]
+    before = placed(candidates([text for text, _ in rows], ["" for _ in rows]))
+    after = placed(candidates([text for text, _ in grown], ["" for _ in grown]))
+    del after[min(at, len(rows))]
+    for one, two in zip(before, after, strict=True):
+        if one.relative < 0 and two.relative < 0:
+            assert one.side == two.side
+
+
+def test_a_row_between_two_sides_is_left_out_and_a_row_near_one_follows() -> None:
+    words = [f"w{n}" for n in range(80)]
+    texts = [
+        " ".join(words[at : at + 60]) for at in (0, 8, 4)
+    ]  # similarity 0.84 four words apart, 0.73 eight
+    for number in range(200):
+        found = placed(candidates([f"{text} {number}" for text in texts], ["", "", ""]), 0.5)
+        if found[0].side != found[1].side:
+            break
+    assert found[2].lost == "near_both_sides"
+    assert found[2].side is Side.NEITHER
+    follows = placed(candidates([f"{texts[1]} {number}", f"{texts[2]} {number}"], ["", ""]), 0.5)
+    assert follows[0].side == follows[1].side == found[1].side
+    assert follows[1].near is not None
+
+
+def test_a_validation_file_keeps_its_rows_and_training_rows_like_them_go() -> None:
+    text = "one two three four five six seven eight nine ten eleven"
+    texts = [text, text.upper() + "!", f"{text} twelve", "other", "another"]
+    rows = candidates(texts, ["", "", "", "g", "g"])
+    splitter = Splitter(0.0)
+    held = [splitter.place(rows[n], Side.VALIDATION) for n in (0, 3)]
+    assert [one.side for one in held] == [Side.VALIDATION] * 2
+    lost = [splitter.place(rows[n], Side.TRAIN) for n in (1, 2, 4)]
+    assert [one.lost for one in lost] == ["near_validation", "near_validation", "group_in_validation"]
+    assert [one.relative for one in lost] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.3])
+def test_the_leaks_of_a_random_split_are_those_of_a_simulation(fraction: float) -> None:
+    clusters = [n for n, size in enumerate([1] * 100 + [2] * 20 + [7] * 5) for _ in range(size)]
+    sizes = Counter(Counter(clusters).values())
+    draw, leaked = random.Random(0), 0
+    for _ in range(2000):
+        held = [draw.random() < fraction for _ in clusters]
+        training = {cluster for cluster, out in zip(clusters, held, strict=True) if not out}
+        leaked += sum(out and cluster in training for cluster, out in zip(clusters, held, strict=True))
+    assert expected_leaks(sizes, fraction) == pytest.approx(leaked / 2000, rel=0.03)
+
+
+def test_what_a_random_split_leaks_counts_copies_near_copies_and_trees() -> None:
+    text = "one two three four five six seven eight nine ten eleven"
+    texts = [text, text, f"{text} twelve", "alone", "tree a", "tree b", "by itself"]
+    splitter = Splitter(0.5)
+    for row in candidates(texts, ["", "", "", "", "t", "t", ""]):
+        splitter.place(row)
+    splitter.pass_over(b"0" * 16)
+    report = splitter.to_json()
+    assert (report["examples"], report["clusters"], report["clustered_examples"]) == (7, 2, 5)
+    assert report["largest_cluster"] == 3
+    assert report["random_split"] == {
+        "fraction": 0.5,
+        "validation_examples": 3.5,
+        "leaked_examples": round(3 * 0.5 * 0.75 + 2 * 0.5 * 0.5, 1),
+    }
+
+
+def test_left_out_rows_are_no_relatives() -> None:
+    splitter = Splitter(0.0)
+    row = candidates(["one two three four five six"], ["g"])[0]
+    assert splitter.pass_over(row.key).side is Side.NEITHER
+    assert splitter.place(row, Side.VALIDATION).side is Side.VALIDATION
+    assert splitter.place(row, Side.TRAIN).lost == "overlap_with_validation"

@@ -1,6 +1,6 @@
 """Faults of data files: each ends in an error that names file, row and field, or in a counted, listed skip.
 
-Encoding (B11, B12, B15-B19) is in test_b_encoding.py, a changed file on resume (B23) with training.
+Encoding (B11, B12, B15-B19) is in test_b_encoding.py.
 """
 
 import csv
@@ -22,7 +22,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lora_kit.data.overlap import SuiteText
 from lora_kit.data.prepare import PreparedData, prepare_data
+from lora_kit.data.sources import refuse_changed
 from lora_kit.data.types import Conversation, Example
 from lora_kit.errors import DataError, Problem
 from lora_kit.recipe.schema import DataSpec
@@ -262,6 +264,62 @@ def test_b10_a_training_row_in_the_validation_file(prepare: Prepare, tmp_path: P
     assert problems(caught)[0].startswith("rows.jsonl:2: this row is also a validation row (held.jsonl:1)")
 
 
+LONG = "Low-rank updates of frozen weights need little memory and keep the base model as it is, word for word"
+
+
+def test_b10_a_row_nearly_in_the_validation_file(prepare: Prepare, tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_bytes(lines([GOOD | {"output": f"{LONG}."}]))
+    rows = [GOOD, GOOD | {"output": f"{LONG.upper()} indeed"}]
+    report = prepare(rows, validation=str(held)).report.to_json()
+    assert report["dropped"] == {"near_validation": {"count": 1, "rows": ["rows.jsonl:2"]}}
+    with pytest.raises(DataError) as caught:
+        prepare(rows, validation=str(held), on_overlap="error")
+    assert problems(caught)[0].startswith("rows.jsonl:2: this row is nearly a validation row (held.jsonl:1)")
+
+
+def test_b10_near_duplicates_never_straddle_the_split(prepare: Prepare) -> None:
+    texts = [" ".join(f"word{n}x{k}" for k in range(20)) for n in range(30)]
+    rows = [GOOD | {"output": f"{text} {m}"} for text in texts for m in range(3)]
+    data = prepare(rows, validation_fraction=0.3)
+    sides = [
+        {bytes(example.input_ids).partition(b"x")[0] for example in side}
+        for side in (data.train, data.validation)
+    ]
+    assert sides[0]
+    assert sides[1]
+    assert not sides[0] & sides[1]
+    split = data.report.to_json()["split"]
+    assert split["random_split"]["leaked_examples"] > 0.8 * split["random_split"]["validation_examples"]
+
+
+def test_b10_a_training_row_with_a_prompt_of_a_suite_is_told(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(lines([GOOD, GOOD | {"instruction": f"Comment on this: {LONG}!"}]))
+    spec = DataSpec(train=str(tmp_path / "rows.jsonl"), format="alpaca", validation_fraction=0.0)
+    suites = [SuiteText("mine", "item 4", LONG, "unseen")]
+    report = prepare_data(spec, CharacterEncoder(), suites=suites).report.to_json()
+    assert report["suite_overlap"]["mine"]["prompt"] == {"exact": 1, "probable": 0, "possible": 0}
+    found = {"id": "item 4", "part": "prompt", "level": "exact", "share": 1.0, "rows": ["rows.jsonl:2"]}
+    assert report["suite_overlap"]["mine"]["found"] == [found]
+
+
+def test_b23_changed_rows_are_named_by_their_file(prepare: Prepare, tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_bytes(lines([GOOD | {"output": "held"}]))
+    begun = prepare([GOOD], validation=str(held))
+    before = begun.report.to_json()
+    refuse_changed(before, prepare([GOOD], validation=str(held)).report.to_json())
+    refuse_changed({}, before)
+    changed = prepare([GOOD | {"output": "b"}], validation=str(held))
+    assert changed.fingerprint != begun.fingerprint
+    with pytest.raises(DataError) as caught:
+        refuse_changed(before, changed.report.to_json())
+    cure = "put the old rows back, or start a new run with another --run-dir"
+    assert problems(caught) == [f"rows.jsonl: has changed since the run began; {cure}"]
+    with pytest.raises(DataError, match=r"held\.jsonl: has changed"):
+        refuse_changed(prepare([GOOD]).report.to_json(), begun.report.to_json())
+
+
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_b10_duplicates_never_straddle_the_split(share: float, prepare: Prepare) -> None:
     rows = [GOOD | {"instruction": f"{word} {n // 2}"} for n in range(60) for word in ("What", "what ")]
@@ -422,7 +480,7 @@ def test_b22_all_rows_held_out_or_no_validation_row_left(prepare: Prepare, tmp_p
         prepare([GOOD], validation=str(held))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     question=st.text(min_size=1),
     answer=st.text(min_size=1),
@@ -464,6 +522,25 @@ def test_b25_cells_are_text_in_csv_and_parquet(prepare: Prepare, tmp_path: Path)
     assert {
         name: prepare(content, name=name).fingerprint for name, content in contents.items()
     } == dict.fromkeys(contents, expected)
+
+
+def test_b25_a_huge_dictionary_of_a_small_file_is_refused_or_read_in_bounds(
+    prepare: Prepare, tmp_path: Path
+) -> None:
+    cell = "x" * (1 << 21)
+    table = pa.table({"instruction": ["q"] * 50, "output": pa.array([cell] * 50).dictionary_encode()})
+    pq.write_table(table, tmp_path / "written.parquet", compression="zstd")
+    assert (tmp_path / "written.parquet").stat().st_size < 1 << 20
+    with pytest.raises(DataError) as caught:
+        prepare((tmp_path / "written.parquet").read_bytes(), name="rows.parquet")
+    assert problems(caught)[0].startswith("rows.parquet:1: a row of more than")
+
+
+def test_b25_a_quote_that_is_never_closed_ends_at_the_row_cap(prepare: Prepare) -> None:
+    text = 'instruction,output\nq,"' + "a line\n" * 300_000
+    with pytest.raises(DataError) as caught:
+        prepare(text.encode(), name="rows.csv")
+    assert problems(caught)[0].startswith("rows.csv:2: not CSV: field larger than")
 
 
 def test_b25_types_of_parquet_are_never_turned_into_text(prepare: Prepare, tmp_path: Path) -> None:
@@ -538,7 +615,7 @@ def seeds() -> list[tuple[str, str, bytes]]:
     return files
 
 
-@pytest.mark.parametrize("batch", range(10))
+@pytest.mark.parametrize("batch", range(50))
 def test_damaged_files_give_data_errors_and_nothing_else(batch: int, prepare: Prepare) -> None:
     chance = random.Random(batch)
     files = seeds()

@@ -1,12 +1,16 @@
 import json
 
-from lora_kit.recipe.keys import all_keys, sections
+from lora_kit.recipe.keys import all_keys, mix_keys, sections
 from lora_kit.recipe.reference import json_schema, reference_markdown
 
 
 def test_every_key_has_its_row():
     rows = [line for line in reference_markdown().splitlines() if line.startswith("| `")]
-    assert [row.split("`")[1] for row in rows] == list(all_keys())
+    entry = [key.name for key in mix_keys().values()]
+    found = [row.split("`")[1] for row in rows]
+    assert [name for name in found if name not in entry] == list(all_keys())
+    assert [name for name in found if name in entry] == entry
+    assert entry[0] == "data.mix[].train"
     assert all(row.count(" | ") == 3 for row in rows)
 
 

@@ -226,7 +226,9 @@ def test_the_page_holds_every_row_and_token(look: Look) -> None:
     page = Page(microscope_page("name", page_facts(microscope.report), microscope.view()))
     rows = json.loads(page.scripts["rows"])
     lines = page.scripts["tokens"].split("\n")
-    for one, row, line, (example, _) in zip(microscope.view(), rows, lines, microscope.examples, strict=True):
+    for one, row, line, (example, _) in zip(
+        microscope.view(), rows, lines, microscope.examples(), strict=True
+    ):
         ids, lengths = json.loads(line)
         assert row[:5] == [one.origin, 0, len(ids), sum(example.trained), one.truncated]
         assert tuple(ids) == example.input_ids
