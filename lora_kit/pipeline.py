@@ -15,18 +15,22 @@ from typing import Any
 from lora_kit.artifacts.adapter import save_adapter
 from lora_kit.artifacts.commit import write_file, write_json
 from lora_kit.artifacts.disk import require_free
+from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.artifacts.model_card import model_card
 from lora_kit.artifacts.run_dir import RunDir, open_run
 from lora_kit.assemble import Opened, open_adapter, open_target, tokenizer_files
 from lora_kit.data.encode import Encoder
 from lora_kit.data.open_encoder import open_encoder
 from lora_kit.data.prepare import PreparedData, prepare_data
+from lora_kit.data.sources import refuse_changed
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.merge import MergeReport, merge_adapter
+from lora_kit.harness import results_file
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.harness.results import Results
 from lora_kit.harness.run import evaluate
 from lora_kit.harness.suite import Suite, load_suite
+from lora_kit.harness.suite_texts import suite_texts
 from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
 from lora_kit.model.base import BaseFiles, find_base
 from lora_kit.model.load import check_vocabulary, load_model
@@ -147,7 +151,10 @@ def _prepare(recipe: Recipe, run: RunDir, observer: Observer) -> _Bench:
     run.update_state(base_revision=files.revision)
     observer.phase(f"reading {recipe.data.train}")
     encoder = open_encoder(files.folder, recipe.data.template, recipe.data.system)
-    data = prepare_data(recipe.data, encoder)
+    suites = suite_texts(recipe.evaluate.suites)
+    data = prepare_data(recipe.data, encoder, suites=suites, on_progress=observer.progress)
+    before = json.loads(run.data_report.read_text("utf-8")) if run.data_report.is_file() else {}
+    refuse_changed(before, data.report.to_json())
     write_json(run.data_report, data.report.to_json())
     return _Bench(files, encoder, data)
 
@@ -262,8 +269,10 @@ def evaluate_target(
             )
         )
     observer.phase(f"evaluating on suite {suite.name} ({len(suite.items)} prompts)")
-    results = evaluate(engines, suite, spec, folder=folder, on_progress=observer.progress)
-    write_json(folder / "results.json", results.to_json())
+    with folder_lock(folder):
+        before = results_file.read_results(folder / results_file.RESULTS, suite.name)
+        results = evaluate(engines, suite, spec, folder=folder, on_progress=observer.progress)
+        write_json(folder / results_file.RESULTS, results_file.carried_over(before, results.to_json()))
     return folder, results
 
 

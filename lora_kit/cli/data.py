@@ -39,12 +39,17 @@ def check_command(
     template: Annotated[str, typer.Option("--template", help="Template of a file, with --base.")] = "model",
     allow_outside: Outside = None,
     *,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", help="Look for its items in the rows; else for the recipe's suites'."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Account for every row: used, dropped and why, duplicates, lengths. A file's tokens need --base."""
     from lora_kit.cli.progress import observing
     from lora_kit.cli.show_data import show_survey
     from lora_kit.data.survey import file_spec, names_rows, survey
+    from lora_kit.harness.suite_texts import suite_texts
     from lora_kit.recipe.schema import BaseSpec
 
     with observing() as observer:
@@ -52,10 +57,12 @@ def check_command(
             _refuse_overrides(overrides)
             spec = file_spec(Path(target), format_name)
             encoder = _encoder(BaseSpec(model=base), template, None, observer) if base else None
+            suites = suite_texts(suite or ())
         else:
             recipe = _recipe(target, overrides, allow_outside)
             spec, encoder = recipe.data, _recipe_encoder(recipe, observer)
-        report = survey(spec, encoder, on_progress=observer.progress if encoder else None)
+            suites = suite_texts(suite or recipe.evaluate.suites)
+        report = survey(spec, encoder, suites=suites, on_progress=observer.progress if encoder else None)
     if as_json:
         emit_json(report)
     else:

@@ -1,6 +1,7 @@
 """Rows on a terminal: what became of them, and what the model will see of each."""
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from rich.table import Table
@@ -9,12 +10,13 @@ from rich.text import Text
 from lora_kit.cli.console import console
 from lora_kit.report.microscope import Specimen
 from lora_kit.report.microscope_text import heading, interlinear, running_text, shown, spans_json
-from lora_kit.report.training import data_facts, length_bars, lost_rows
+from lora_kit.report.rows import data_facts, length_bars, lost_rows, near_pairs, seen_items
 from lora_kit.report.wording import excerpt
 
 BAR_COLUMNS = 40
 LONGEST_ROWS = 5
 BAD_ROWS = 10
+LISTED_LINES = 5
 
 
 def show_survey(report: Mapping[str, Any]) -> None:
@@ -27,6 +29,7 @@ def show_survey(report: Mapping[str, Any]) -> None:
             table.add_row(what, count, Text(excerpt(shown(rows), BAR_COLUMNS * 2)))
         console.print()
         console.print(table)
+    _show_pairs(report)
     for line in report["bad_rows"][:BAD_ROWS]:
         console.print(Text(shown(line)), soft_wrap=True)
     if report["histogram"]:
@@ -35,6 +38,21 @@ def show_survey(report: Mapping[str, Any]) -> None:
     if report["longest"]:
         console.print()
         console.print(_longest(report))
+
+
+def _show_pairs(report: Mapping[str, Any]) -> None:
+    """Print what is nearly the same, and what the suites share with the rows; the first of each."""
+    tables = {
+        ("near duplicate", "is like", "similarity"): near_pairs(report),
+        ("suite", "item", "part", "how surely", "training rows"): seen_items(report),
+    }
+    for titles, lines in tables.items():
+        table = Table(*titles, box=None, pad_edge=False)
+        for line in islice(lines, LISTED_LINES):
+            table.add_row(*(Text(excerpt(shown(cell), BAR_COLUMNS)) for cell in line))
+        if table.row_count:
+            console.print()
+            console.print(table)
 
 
 def show_preview(specimens: Iterable[Specimen], *, ids: bool) -> None:

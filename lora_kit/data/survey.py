@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from lora_kit.data.encode import content_hash
 from lora_kit.data.encode_rows import ConversationEncoder, Progress
+from lora_kit.data.overlap import SuiteText
 from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.data.sources import SUFFIXES
 from lora_kit.data.types import Conversation, Example
@@ -40,13 +41,18 @@ class Outline:
 
 
 def survey(
-    spec: DataSpec, encoder: ConversationEncoder | None, *, on_progress: Progress | None = None
+    spec: DataSpec,
+    encoder: ConversationEncoder | None,
+    *,
+    suites: Sequence[SuiteText] = (),
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Account for every row as a run would.
 
     Args:
         spec: What to read, its paths absolute.
         encoder: The run's; None to leave out everything that is counted in tokens.
+        suites: Items that training rows are compared with.
         on_progress: Called with (conversations encoded, conversations in all).
 
     Returns:
@@ -57,7 +63,8 @@ def survey(
         DataError: Rows are wrong, each named, or none is left.
         MachineError: A file can't be read.
     """
-    report = prepare_data(spec, encoder or Outline(), on_progress=on_progress).report.to_json()
+    prepared = prepare_data(spec, encoder or Outline(), on_progress=on_progress, suites=suites)
+    report = prepared.report.to_json()
     return report["counts"] | report | ({} if encoder else _IN_TOKENS)
 
 

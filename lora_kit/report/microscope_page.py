@@ -17,8 +17,8 @@ from markupsafe import Markup
 from lora_kit.artifacts.commit import write_file
 from lora_kit.errors import RecipeError
 from lora_kit.report.microscope import Microscope, Specimen
+from lora_kit.report.rows import data_facts, lost_rows
 from lora_kit.report.self_contained import embedded_json, render_page
-from lora_kit.report.training import data_facts, lost_rows
 
 MOST_ROWS = 100_000
 

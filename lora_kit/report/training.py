@@ -5,9 +5,7 @@ from typing import Any
 
 from lora_kit.report.gather import RunFacts
 from lora_kit.report.svg import Point
-from lora_kit.report.wording import duration, finite, mapping, median, nats, number, plain, size
-
-Facts = tuple[tuple[str, str], ...]
+from lora_kit.report.wording import Facts, duration, finite, mapping, median, nats, number, size, stated
 
 
 def series(steps: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
@@ -50,7 +48,7 @@ def training_facts(facts: RunFacts) -> Facts:
         ("Finished", state.get("finished")),
         ("Inexact resume", "; ".join(map(str, state.get("inexact") or ()))),
     )
-    return _known(rows)
+    return stated(rows)
 
 
 def run_facts(adapter: Mapping[str, Any]) -> Facts:
@@ -73,7 +71,7 @@ def run_facts(adapter: Mapping[str, Any]) -> Facts:
         ("Hardware", runtime.get("hardware")),
         ("Threads", runtime.get("threads")),
     )
-    return _known(rows)
+    return stated(rows)
 
 
 def certificate_facts(certificate: Mapping[str, Any]) -> Facts:
@@ -97,53 +95,7 @@ def certificate_facts(certificate: Mapping[str, Any]) -> Facts:
             and f"{agreement:.2%}".replace("%", " %") + f" of {number(certificate.get('tokens'))} positions",
         ),
     )
-    return _known(rows)
-
-
-def data_facts(data: Mapping[str, Any]) -> Facts:
-    """What the model learned from."""
-    longest = data.get("longest") or [{}]
-    rows = (
-        ("Format", data.get("format")),
-        ("Rows read", _count(data.get("rows_read"))),
-        ("Rows used", _count(data.get("rows_used"))),
-        ("Training examples", _count(data.get("train_rows"))),
-        ("Validation examples", _count(data.get("validation_rows"))),
-        ("Tokens", _count(data.get("tokens"))),
-        ("Trained tokens", _count(data.get("trained_tokens"))),
-        (
-            "Longest example",
-            f"{number(longest[0].get('tokens'))} tokens, {longest[0].get('row')}" if longest[0] else None,
-        ),
-    )
-    return _known(rows)
-
-
-def lost_rows(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(what happened, to how many rows, the first of them) for everything that is worth a look."""
-    tallies = {f"dropped: {reason}": tally for reason, tally in mapping(data.get("dropped")).items()}
-    tallies |= {f"partly dropped: {reason}": t for reason, t in mapping(data.get("partly_dropped")).items()}
-    single = {"truncated": "prompt cut", "duplicates": "duplicate", "empty_prompts": "empty prompt"}
-    tallies |= {label: data.get(key) for key, label in single.items()}
-    tallies |= {"contains NUL characters": data.get("nul_characters")}
-    known = [(label.replace("_", " "), mapping(tally)) for label, tally in tallies.items()]
-    return [
-        (plain(label), number(tally["count"]), plain(", ".join(map(str, tally.get("rows", ())))))
-        for label, tally in known
-        if tally.get("count")
-    ]
-
-
-def length_bars(data: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(longest length, examples) of each bar of the histogram."""
-    bars = [mapping(bar) for bar in data.get("histogram") or ()]
-    return [
-        (
-            f"≤ {bar['up_to']:,}" if finite(bar.get("up_to")) else "longer",
-            int(finite(bar.get("examples")) or 0),
-        )
-        for bar in bars
-    ]
+    return stated(rows)
 
 
 def loss_table(facts: RunFacts, most: int = 12) -> list[tuple[str, str, str]]:
@@ -160,16 +112,8 @@ def loss_table(facts: RunFacts, most: int = 12) -> list[tuple[str, str, str]]:
     ]
 
 
-def _known(rows: Sequence[tuple[str, object]]) -> Facts:
-    return tuple((label, plain(value)) for label, value in rows if value not in (None, "", False))
-
-
 def _loss(value: object) -> str | None:
     return None if finite(value) is None else nats(value)
-
-
-def _count(value: object) -> str | None:
-    return None if finite(value) is None else number(value)
 
 
 def _total(facts: RunFacts, key: str) -> str | None:

@@ -9,20 +9,17 @@ from markupsafe import Markup
 
 from lora_kit.report.evaluation import SuiteView, suite_view
 from lora_kit.report.gather import RunFacts
-from lora_kit.report.plots import histogram, loss_plot, small_plot
+from lora_kit.report.plots import loss_plot, small_plot
+from lora_kit.report.rows import DataView, data_view
 from lora_kit.report.training import (
-    Facts,
     certificate_facts,
-    data_facts,
-    length_bars,
     loss_table,
-    lost_rows,
     mean_at_ends,
     run_facts,
     series,
     training_facts,
 )
-from lora_kit.report.wording import finite, mapping, nats, number, plain
+from lora_kit.report.wording import Facts, finite, nats, number, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +28,6 @@ class Badge:
 
     word: str
     css: str
-
-
-@dataclass(frozen=True, slots=True)
-class DataView:
-    """What the model learned from."""
-
-    facts: Facts
-    lost: tuple[tuple[str, str, str], ...]
-    lengths: tuple[tuple[str, int], ...]
-    histogram: Markup
-    categories: tuple[tuple[str, str], ...]
-    sources: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +69,7 @@ def build_view(facts: RunFacts) -> ReportView:
         absent=tuple(plain(line) for line in (*facts.absent, *damaged)),
         suites=suites,
         training=_training(facts),
-        data=_data(facts.data),
+        data=data_view(facts.data),
         run=run_facts(facts.adapter),
         recipe=plain(facts.recipe),
         certificate=certificate_facts(facts.certificate),
@@ -120,21 +105,6 @@ def _training(facts: RunFacts) -> TrainingView:
         loss=loss_plot(losses, validation, finite(facts.state.get("kept_step"))),
         small=tuple(small_plot(series(facts.steps, key), title) for key, title in small),
         table=tuple(loss_table(facts)),
-    )
-
-
-def _data(data: Mapping[str, Any]) -> DataView:
-    sources = [mapping(source) for source in data.get("sources") or ()]
-    lengths = length_bars(data)
-    return DataView(
-        facts=data_facts(data),
-        lost=tuple(lost_rows(data)),
-        lengths=tuple(lengths),
-        histogram=histogram(lengths),
-        categories=tuple(
-            (plain(name), number(count)) for name, count in mapping(data.get("categories")).items()
-        ),
-        sources=tuple((plain(s.get("role")), plain(s.get("file")), plain(s.get("sha256"))) for s in sources),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _MOST_DECIMALS = 6
+Facts = tuple[tuple[str, str], ...]
 
 
 def finite(value: object) -> float | None:
@@ -117,3 +118,8 @@ def excerpt(value: object, characters: int = 90) -> str:
 def mapping(value: object) -> dict[str, Any]:
     """The value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def stated(rows: Sequence[tuple[str, object]]) -> Facts:
+    """Pairs of label and value as text, without those that say nothing."""
+    return tuple((label, plain(value)) for label, value in rows if value not in (None, "", False))

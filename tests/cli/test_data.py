@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from lora_kit.cli.data import app
 from lora_kit.errors import DataError, RecipeError
+from lora_kit.harness.suite import load_suite
 
 ROWS = [{"instruction": f"q{n}", "input": "", "output": f"answer {n}"} for n in range(7)]
 
@@ -52,6 +53,33 @@ def test_check_of_a_file(rows: str, tiny_llama: Path) -> None:
     assert "duplicate" in text
     counted = json.loads(run("check", rows, "--base", str(tiny_llama), "--template", "alpaca", "--json"))
     assert counted["tokens"] > 0
+
+
+def test_check_looks_for_suites(rows: str, tmp_path: Path) -> None:
+    chat = load_suite("chat").items[5]
+    seen = {"instruction": chat.prompt, "output": "I know this one."}
+    Path(rows).write_text(json.dumps([*ROWS, seen]), "utf-8")
+    found = json.loads(run("check", rows, "--format", "alpaca", "--suite", "chat", "--json"))
+    [one] = found["suite_overlap"]["chat"]["found"]
+    assert (one["id"], one["part"], one["level"], one["rows"]) == (
+        chat.id,
+        "prompt",
+        "exact",
+        ["rows.json:8"],
+    )
+    text = run("check", rows, "--format", "alpaca", "--suite", "chat")
+    assert "1 exact of 80 items in training rows" in text
+    assert json.loads(run("check", rows, "--format", "alpaca", "--json"))["suite_overlap"] == {}
+
+
+def test_check_names_near_duplicates(tmp_path: Path) -> None:
+    words = " ".join(f"word{n}" for n in range(60))
+    lines = [{"instruction": f"Say it {end}.", "output": words} for end in ("now", "later")]
+    path = tmp_path / "near.json"
+    path.write_text(json.dumps(lines), "utf-8")
+    text = run("check", str(path), "--format", "alpaca")
+    assert "1 rows like an earlier one" in text
+    assert "near.json:2     near.json:1" in text
 
 
 def test_check_names_broken_rows(tmp_path: Path, rows: str) -> None:

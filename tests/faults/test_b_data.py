@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lora_kit.cli.app import run
 from lora_kit.data.overlap import SuiteText
 from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.data.sources import refuse_changed
@@ -634,3 +635,23 @@ def test_damaged_files_give_data_errors_and_nothing_else(batch: int, prepare: Pr
             report = data.report.to_json()
             dropped = sum(entry["count"] for entry in report["dropped"].values())
             assert report["rows_read"] == report["rows_used"] + dropped
+
+
+def test_a_run_does_not_go_on_with_other_rows(
+    tiny_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny_recipe(train={"steps": 2, "save_every": 1})
+    command = ["train", str(recipe), "--run-dir", str(recipe.parent / "run")]
+    with monkeypatch.context() as broken:
+        broken.setenv("LORA_KIT_FAILPOINT", "directory.before_manifest=enospc")
+        assert run(command) == 5
+    rows = recipe.parent / "rows.jsonl"
+    whole = rows.read_text("utf-8")
+    rows.write_text(whole.replace("a", "b", 1), "utf-8")
+    capsys.readouterr()
+    assert run(command) == 3
+    told = capsys.readouterr().err
+    assert "rows.jsonl: has changed since the run began" in told
+    assert "put the old rows back" in told
+    rows.write_text(whole, "utf-8")
+    assert run(command) == 0

@@ -83,6 +83,36 @@ def write_metrics(run: RunDir, losses: Sequence[float], validate_every: int = 4)
     log.close()
 
 
+FOUND = {
+    "near_duplicates": {
+        "count": 3,
+        "rows": ["rows.jsonl:7"],
+        "pairs": [{"row": "rows.jsonl:7", "like": "rows.jsonl:2", "similarity": 0.913}],
+        "similarity": 0.8,
+        "is_complete": False,
+        "indexed_rows": 5,
+    },
+    "split": {
+        "clusters": 2,
+        "clustered_examples": 6,
+        "random_split": {"validation_examples": 4.5, "leaked_examples": 2.2},
+    },
+    "suite_overlap": {
+        "quickstart": {
+            "items": 12,
+            "found": [
+                {"id": "q-1", "part": "prompt", "level": "possible", "rows": ["rows.jsonl:1"]},
+                {"id": "q-1", "part": "reference", "level": "exact", "rows": ["rows.jsonl:4"]},
+            ],
+        },
+        "chat": {"items": 80, "found": []},
+    },
+    "mix": [
+        {"source": "b.csv", "format": "alpaca", "rows_read": 90, "rows_taken": 31, "conversations": 31},
+    ],
+}
+
+
 def data_report() -> dict[str, Any]:
     account = Account(rows_read=10, rows_used=9)
     account.settle("rows.jsonl:3", kept=0, lost=["overlong"])
@@ -91,16 +121,19 @@ def data_report() -> dict[str, Any]:
     account.duplicates.add("rows.jsonl:5")
     lengths = np.array([20, 50, 70, 300])
     sources = ({"role": "train", "file": "/home/me/rows.jsonl", "sha256": "ab" * 32},)
-    return DataReport(
-        account=account,
-        format="dolly",
-        format_reason="named in the recipe",
-        sources=sources,
-        encoder_fingerprint="e" * 64,
-        train_rows=8,
-        validation_rows=1,
-        lengths=measure(lengths, 440, lambda at: f"rows.jsonl:{lengths[at]}"),
-    ).to_json()
+    return (
+        DataReport(
+            account=account,
+            format="dolly",
+            format_reason="named in the recipe",
+            sources=sources,
+            encoder_fingerprint="e" * 64,
+            train_rows=8,
+            validation_rows=1,
+            lengths=measure(lengths, 440, lambda at: f"rows.jsonl:{lengths[at]}"),
+        ).to_json()
+        | FOUND
+    )
 
 
 ADAPTER = {
