@@ -48,8 +48,10 @@ def _show_pairs(report: Mapping[str, Any]) -> None:
     }
     for titles, lines in tables.items():
         table = Table(*titles, box=None, pad_edge=False)
+        for column in table.columns:
+            column.overflow = "fold"  # where a row stands is at the end of its name
         for line in islice(lines, LISTED_LINES):
-            table.add_row(*(Text(excerpt(shown(cell), BAR_COLUMNS)) for cell in line))
+            table.add_row(*(Text(excerpt(shown(cell), BAR_COLUMNS * 2)) for cell in line))
         if table.row_count:
             console.print()
             console.print(table)

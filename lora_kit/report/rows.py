@@ -147,7 +147,11 @@ def _near(near: Mapping[str, Any]) -> str | None:
         return None
     least = finite(near.get("similarity"))
     text = f"{number(near['count'])} rows like an earlier one (similarity {number(least)} or more)"
-    return text if near.get("is_complete") else f"{text}; only {number(near.get('indexed_rows'))} looked up"
+    if near.get("crowded"):
+        text += "; some have so many that not all were compared"
+    elif not near.get("is_complete"):
+        text += f"; only the first {number(near.get('indexed_rows'))} rows were looked up in"
+    return text
 
 
 def _overlaps(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

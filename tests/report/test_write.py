@@ -89,7 +89,7 @@ def test_every_part_is_on_both_pages(full_run: RunDir) -> None:
         "48.0 s",
         "dropped: overlong",
         "6 examples in 2 clusters, each kept on one side; a random split would leak 2.2 of 4.5",
-        "3 rows like an earlier one (similarity 0.8 or more); only 5 looked up",
+        "3 rows like an earlier one (similarity 0.8 or more); only the first 5 rows were looked up in",
         "1 exact of 12 items in training rows",
         "none of 80 items in training rows",
         "b.csv",
