@@ -1,7 +1,7 @@
 """What this machine has, what lora_kit will use of it, and what is missing with the command that mends it.
 
-Each finding is measured here and now: a 4-bit layer is multiplied, a file is written. Nothing is sent anywhere;
-of secrets only whether they are set is told.
+Each finding is measured here and now: a 4-bit layer is multiplied, a file is written. Nothing leaves the
+machine, and of secrets only whether they are set is told.
 """
 
 import os
