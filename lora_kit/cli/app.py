@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from lora_kit import __version__
-from lora_kit.cli import chat, compare, data, doctor, evaluate, judge, merge, recipes, report, suites, train
+from lora_kit.cli import (
+    chat,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    judge,
+    merge,
+    recipes,
+    report,
+    suites,
+    train,
+    verify,
+)
 from lora_kit.cli.console import report_error
 from lora_kit.errors import InterruptedRunError, LoraKitError, MachineError, RecipeError
 
@@ -32,6 +45,7 @@ app.command("compare")(compare.compare_command)
 app.command("merge")(merge.merge_command)
 app.command("report")(report.report_command)
 app.command("chat")(chat.chat_command)
+app.command("verify")(verify.verify_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")

@@ -41,12 +41,12 @@ def train_command(
 ) -> None:
     """Train the adapter of a recipe; a run that was cut goes on from its newest valid checkpoint."""
     loaded, path = _load(recipe, overrides, run_dir, allow_outside)
-    from lora_kit import pipeline
     from lora_kit.cli.progress import observing
+    from lora_kit.train_run import train_recipe
 
     finished = _is_finished(path)
     with observing() as observer:
-        state = pipeline.train_recipe(loaded, path, observer, allow_inexact=allow_inexact_resume)
+        state = train_recipe(loaded, path, observer, allow_inexact=allow_inexact_resume)
     if as_json:
         emit_json({"run": str(path), **state})
         return

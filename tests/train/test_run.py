@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_kit import pipeline
+from lora_kit import train_run
 from lora_kit.artifacts.metrics_log import stable_digest
 from lora_kit.errors import (
     DataError,
@@ -25,12 +25,13 @@ from lora_kit.errors import (
 from lora_kit.recipe.load import load_recipe
 from lora_kit.train import loop as loop_module
 from lora_kit.train.observe import Silent, StepRecord
+from lora_kit.train_run import train_recipe
 
 TinyRecipe = Callable[..., Path]
 
 
 def train(recipe: Path, run: Path, *overrides: str, observer: Silent | None = None) -> dict[str, Any]:
-    return pipeline.train_recipe(load_recipe(recipe, overrides), run, observer or Silent())
+    return train_recipe(load_recipe(recipe, overrides), run, observer or Silent())
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -145,10 +146,10 @@ def test_other_threads_need_permission_and_mark_the_run(
     recipe = tiny_recipe()
     with pytest.raises(InterruptedRunError):
         train(recipe, tmp_path / "run", observer=StopAt(3, signal.SIGINT))
-    monkeypatch.setattr(pipeline, "runtime_identity", lambda: {"versions": "x", "threads": "99"})
+    monkeypatch.setattr(train_run, "runtime_identity", lambda: {"versions": "x", "threads": "99"})
     with pytest.raises(MachineError, match="threads"):
         train(recipe, tmp_path / "run")
-    state = pipeline.train_recipe(load_recipe(recipe), tmp_path / "run", Silent(), allow_inexact=True)
+    state = train_recipe(load_recipe(recipe), tmp_path / "run", Silent(), allow_inexact=True)
     assert any("threads" in mark for mark in state["inexact"])
     assert "Inexact resume" in (tmp_path / "run/adapter/README.md").read_text()
 
