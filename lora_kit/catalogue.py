@@ -47,6 +47,14 @@ FAMILIES = Registry(
         "llama": "lora_kit.model.families.llama:FAMILY",
         "gpt_neox": "lora_kit.model.families.gpt_neox:FAMILY",
         "bloom": "lora_kit.model.families.bloom:FAMILY",
+        "mistral": "lora_kit.model.families.mistral:FAMILY",
+        "qwen2": "lora_kit.model.families.qwen2:FAMILY",
+        "qwen3": "lora_kit.model.families.qwen3:FAMILY",
+        "gemma": "lora_kit.model.families.gemma:FAMILY",
+        "stablelm": "lora_kit.model.families.stablelm:FAMILY",
+        "mpt": "lora_kit.model.families.mpt:FAMILY",
+        "gpt_bigcode": "lora_kit.model.families.gpt_bigcode:FAMILY",
+        "starcoder2": "lora_kit.model.families.starcoder2:FAMILY",
     },
     ModelError,
 )
@@ -56,8 +64,26 @@ METRICS = Registry(
     {
         "rouge_l": "lora_kit.harness.metrics.rouge_l:METRIC",
         "chrf": "lora_kit.harness.metrics.chrf:METRIC",
+        "bleu": "lora_kit.harness.metrics.bleu:METRIC",
+        "token_f1": "lora_kit.harness.metrics.token_f1:METRIC",
+        "exact_match": "lora_kit.harness.metrics.exact_match:METRIC",
+        "repetition": "lora_kit.harness.metrics.repetition:METRIC",
+        "distinct_2": "lora_kit.harness.metrics.distinct_2:METRIC",
+        "embedding_similarity": "lora_kit.harness.metrics.embedding_similarity:METRIC",
     },
     DataError,
+)
+
+IMPORTERS = Registry(
+    "kind of suite file",
+    {
+        "mt_bench": "lora_kit.harness.importers.mt_bench:IMPORTER",
+        "vicuna": "lora_kit.harness.importers.vicuna:IMPORTER",
+        "alpaca_eval": "lora_kit.harness.importers.alpaca_eval:IMPORTER",
+        "csv": "lora_kit.harness.importers.table:CSV",
+        "jsonl": "lora_kit.harness.importers.table:JSONL",
+    },
+    RecipeError,
 )
 
 ENGINES = Registry(
@@ -82,4 +108,32 @@ JUDGES = Registry(
         "checklist": "lora_kit.harness.judges.checklist:JUDGE",
     },
     RecipeError,
+)
+
+EXPORTERS = Registry(
+    "kind of export",
+    {
+        "gguf": "lora_kit.export.exporters.gguf:EXPORTER",
+        "ollama": "lora_kit.export.exporters.ollama:EXPORTER",
+        "safetensors": "lora_kit.export.exporters.safetensors:EXPORTER",
+    },
+    RecipeError,
+)
+
+# By model_type of config.json.
+GGUF_ARCHITECTURES = Registry(
+    "GGUF architecture",
+    {
+        "llama": "lora_kit.export.gguf.architectures.llama:ARCHITECTURE",
+        "mistral": "lora_kit.export.gguf.architectures.llama:ARCHITECTURE",
+        "qwen2": "lora_kit.export.gguf.architectures.qwen:QWEN2",
+        "qwen3": "lora_kit.export.gguf.architectures.qwen:QWEN3",
+        "gpt_neox": "lora_kit.export.gguf.architectures.gpt_neox:ARCHITECTURE",
+        "bloom": "lora_kit.export.gguf.architectures.bloom:ARCHITECTURE",
+        "mpt": "lora_kit.export.gguf.architectures.mpt:ARCHITECTURE",
+        "stablelm": "lora_kit.export.gguf.architectures.stablelm:ARCHITECTURE",
+        "gpt_bigcode": "lora_kit.export.gguf.architectures.gpt_bigcode:ARCHITECTURE",
+        "starcoder2": "lora_kit.export.gguf.architectures.starcoder2:ARCHITECTURE",
+    },
+    ModelError,
 )

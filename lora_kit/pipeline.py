@@ -7,23 +7,28 @@ recipe; all others get the part of it that they need.
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lora_kit.artifacts.adapter import read_adapter
 from lora_kit.artifacts.commit import write_json
 from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.artifacts.run_dir import RunDir, open_run
-from lora_kit.assemble import Opened, open_adapter, open_target
+from lora_kit.assemble import AdapterParts, Opened, find_adapter, merged_provenance, open_target
 from lora_kit.data.prepare import prepare_data
-from lora_kit.errors import ModelError
+from lora_kit.errors import ModelError, RecipeError
+from lora_kit.export.exporter import ExportOptions, ExportRequest
 from lora_kit.export.merge import MergeReport, merge_adapter
+from lora_kit.export.run import export_adapter, export_model, source_of
 from lora_kit.harness import results_file
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
+from lora_kit.harness.leakage import adapter_overlap
 from lora_kit.harness.results import Results
 from lora_kit.harness.run import evaluate
 from lora_kit.harness.suite import Suite, load_suite
+from lora_kit.model.base import find_base
 from lora_kit.recipe.load import load_resolved
-from lora_kit.recipe.schema import EvaluateSpec, Recipe
+from lora_kit.recipe.schema import BaseSpec, EvaluateSpec, Recipe
 from lora_kit.report.write import write_report
 from lora_kit.train.observe import Observer
 from lora_kit.train_run import train_recipe
@@ -94,10 +99,14 @@ def evaluate_target(
                 "tuned", opened.model, opened.encoder, adapter=True, base_fingerprint=fingerprint
             )
         )
+    observer.phase(f"looking for suite {suite.name} in the training rows")
+    overlap = adapter_overlap(opened.adapter.folder, suite) if opened.adapter is not None else None
     observer.phase(f"evaluating on suite {suite.name} ({len(suite.items)} prompts)")
     with folder_lock(folder):
         before = results_file.read_results(folder / results_file.RESULTS, suite.name)
-        results = evaluate(engines, suite, spec, folder=folder, on_progress=observer.progress)
+        results = evaluate(
+            engines, suite, spec, folder=folder, on_progress=observer.progress, overlap=overlap
+        )
         write_json(folder / results_file.RESULTS, results_file.carried_over(before, results.to_json()))
     return folder, results
 
@@ -128,29 +137,65 @@ def merge_run(
             cure="pass --out DIR, or --force to replace it",
         )
     adapter = run.adapter if is_run else target
-    observer.phase(f"loading base and adapter {adapter}")
-    opened = open_adapter(adapter, name=target.name, base=base)
-    rows = _check_rows(opened)
+    observer.phase(f"checking base and adapter {adapter}")
+    parts = find_adapter(adapter, name=target.name, base=base)
+    rows = _check_rows(parts)
     observer.phase(f"merging into {folder}, then comparing logits on {len(rows)} rows")
-    return merge_adapter(opened, rows, folder, dtype=dtype)
+    return merge_adapter(parts, rows, folder, dtype=dtype)
 
 
-def _check_rows(opened: Opened, count: int = 4, longest: int = 256) -> list[tuple[int, ...]]:
+def _check_rows(parts: AdapterParts, count: int = 4, longest: int = 256) -> list[tuple[int, ...]]:
     """Rows to compare logits on: some of the training data if it is still there, else a suite's prompts."""
-    assert opened.adapter is not None
     recipe = (
-        load_resolved(opened.adapter.folder / "recipe.yaml")
-        if (opened.adapter.folder / "recipe.yaml").is_file()
+        load_resolved(parts.adapter.folder / "recipe.yaml")
+        if (parts.adapter.folder / "recipe.yaml").is_file()
         else None
     )
     if recipe is not None and (recipe.data.train.startswith("sample:") or Path(recipe.data.train).is_file()):
         few = recipe.data.model_copy(
             update={"limit": 4 * count, "validation": None, "validation_fraction": 0.0}
         )
-        examples = prepare_data(few, opened.encoder).train
+        examples = prepare_data(few, parts.encoder).train
         return [example.input_ids[:longest] for example in examples[:count]]
     items = load_suite("quickstart").items[:count]
-    return [tuple(opened.encoder.encode_prompt(item.messages)) for item in items]
+    return [tuple(parts.encoder.encode_prompt(item.messages)) for item in items]
+
+
+def export_target(target: str, request: ExportRequest, observer: Observer) -> dict[str, Any]:
+    """Export a run, an adapter folder or a model; an adapter is merged first if it isn't yet.
+
+    Returns:
+        The certificate, and the folder that was written.
+    """
+    path = Path(target)
+    is_run = (path / "run.json").is_file()
+    is_adapter = is_run or (path / "adapter_config.json").is_file()
+    stem = f"adapter-{request.kind}" if request.adapter_only else request.kind
+    label = f"{stem}-{request.quant}" if request.quant else stem
+    name = path.resolve().name if path.exists() else PurePosixPath(target).stem
+    out = request.out or (path / "exports" if is_run else Path("exports") / name) / label
+    if out.exists() and not request.force:
+        raise ModelError(
+            "there is an export already", where=str(out), cure="pass --out DIR, or --force to replace it"
+        )
+    if request.adapter_only:
+        if not is_adapter or request.kind != "gguf":
+            raise RecipeError("only for a run or an adapter, with --to gguf", key="--adapter-only")
+        return export_adapter(RunDir(path).adapter if is_run else path, out, request)
+    folder = _merged(path, is_run, request.base, observer) if is_adapter else target
+    source = source_of(find_base(BaseSpec(model=str(folder))), name)
+    observer.phase(f"exporting {name} to {request.kind}")
+    return export_model(source, request.kind, out, ExportOptions(request.quant, observer.progress))
+
+
+def _merged(path: Path, is_run: bool, base: str | None, observer: Observer) -> Path:  # noqa: FBT001
+    """The merged model of an adapter: the one that is there if it is of this adapter, else a new one."""
+    saved = read_adapter(RunDir(path).adapter if is_run else path)
+    folder = RunDir(path).merged if is_run else path.with_name(path.name + "-merged")
+    training = saved.provenance.get("training_fingerprint")
+    if training is None or merged_provenance(folder).get("training_fingerprint") != training:
+        merge_run(path, observer, force=is_run, base=base)
+    return folder.resolve()
 
 
 def report_run(run_path: Path) -> list[Path]:

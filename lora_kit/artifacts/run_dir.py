@@ -1,25 +1,17 @@
-"""The directory of one run: where each thing lies, and who may work in it.
+"""The directory of one run: where each thing lies, and who may work in it, one process at a time."""
 
-One process at a time: the lock is ``flock``, which the system drops with its process,
-so that a killed run never leaves a stale lock; the file's content only names the owner.
-"""
-
-import errno
-import fcntl
-import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lora_kit.artifacts.commit import failpoint, sweep, write_json
 from lora_kit.artifacts.disk import disk_errors
+from lora_kit.artifacts.folder_lock import held
 from lora_kit.artifacts.manifest import read_object
-from lora_kit.errors import MachineError, RecipeError, RunLockedError
+from lora_kit.errors import RecipeError
 
 STATE_FORMAT = 1
 _OUR_LITTER = (".tmp-", ".old-", ".trash-", ".lock")
@@ -122,52 +114,11 @@ class RunDir:
             RunLockedError: Another process is at work here; names its id, host and start.
             MachineError: The directory can't be written to, or its file system has no locks.
         """
-        with disk_errors(self.path):
-            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            _acquire(descriptor, self.path)
+        with held(self.lock_file, option="--run-dir"):
             with disk_errors(self.path):
-                _write_owner(descriptor)
                 for folder in (self.path, self.checkpoints, self.evaluations, *self.evaluations.glob("*/")):
                     sweep(folder)
             yield
-        finally:
-            os.close(descriptor)
-
-
-def _acquire(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise RunLockedError(
-                f"in use by {_read_owner(descriptor)}",
-                where=str(path),
-                cure="wait for it to end, or choose another --run-dir",
-            ) from error
-        raise MachineError(
-            "the file system has no file locks",
-            where=str(path),
-            cure="choose a --run-dir on a local disk",
-        ) from error
-
-
-def _write_owner(descriptor: int) -> None:
-    """Say who we are; as the first write of a run, it also proves that one can write here."""
-    failpoint("run.before_owner")
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(owner).encode() + b"\n", 0)
-    os.fsync(descriptor)
-
-
-def _read_owner(descriptor: int) -> str:
-    try:
-        owner = json.loads(os.pread(descriptor, 1000, 0))
-        return f"process {owner['pid']} on {owner['host']} since {owner['started']}"
-    except (ValueError, KeyError, TypeError, OSError):  # caught between its lock and its name
-        return "another process"
 
 
 def open_run(path: Path, *, create: bool = True) -> RunDir:

@@ -25,12 +25,14 @@ def evaluate_command(
     from lora_kit.cli.progress import observing
     from lora_kit.cli.show import show_results
     from lora_kit.recipe.schema import EvaluateSpec
+    from lora_kit.report.evaluation_page import report_on
 
     spec = EvaluateSpec(max_new_tokens=max_new_tokens, batch_size=batch_size)
     with observing() as observer:
         folder, results = pipeline.evaluate_target(target, suite, spec, observer, out=out, base=base)
+    page, _ = report_on(folder)
     if as_json:
         emit_json(results.to_json())
         return
     show_results(results.to_json())
-    console.print(f"results: {folder / 'results.json'}", markup=False, soft_wrap=True)
+    console.print(f"results: {folder / 'results.json'}\nreport: {page}", markup=False, soft_wrap=True)

@@ -21,7 +21,7 @@ def judge_and_show(
     pairing: Pairing, choice: JudgeChoice, job: JudgeJob, folder: Path, *, quiet: bool
 ) -> dict[str, Any]:
     """Judge with progress on standard error; the table goes to standard output unless ``quiet``."""
-    backend = open_judge(choice, terminal=Terminal(_show_question, _read_vote))
+    backend = open_judge(choice, terminal=Terminal(show_question, read_vote))
     try:
         with observing() as observer:
             section = judge(
@@ -34,32 +34,45 @@ def judge_and_show(
             )
     finally:
         backend.close()
+    page = write_page(folder)
     if not quiet:
         show_section(section)
-        _say(f"judgments: {folder / 'judgments.jsonl'}\nresults: {folder / 'results.json'}")
+        say_where(folder, page)
     return section
+
+
+def write_page(folder: Path) -> Path:
+    """Write the pages about a folder of judgments (or its run's report anew); gives the HTML one."""
+    from lora_kit.report.evaluation_page import report_on
+
+    return report_on(folder)[0]
+
+
+def say_where(folder: Path, page: Path) -> None:
+    """Name the files that judging leaves."""
+    say(f"judgments: {folder / 'judgments.jsonl'}\nresults: {folder / 'results.json'}\nreport: {page}")
 
 
 def show_section(section: Mapping[str, Any]) -> None:
     """Write what a judge found: numbers with intervals first, then everything that speaks against them."""
     judge_of = section["judge"]
     sides = f"{section['system']} against {section['against']}"
-    _say(f"{sides}, judged by {judge_of['model']} ({section['title']})")
+    say(f"{sides}, judged by {judge_of['model']} ({section['title']})")
     table = Table(box=None, pad_edge=False)
     for name in ("", "value", "95 % interval", "verdict"):
         table.add_column(name, justify="left" if name in ("", "verdict") else "right")
     for row in _rows(section):
         table.add_row(*row)
     console.print(table)
-    _say(f"judged {section['judged']} of {section['planned']}, asked {section['asked']} times")
+    say(f"judged {section['judged']} of {section['planned']}, asked {section['asked']} times")
     for title, name in (
         ("unparsed", "unparsed"),
         ("without a reply", "errors"),
         ("asked again", "asked_again"),
     ):
-        _show_entries(title, section[name])
+        show_entries(title, section[name])
     for flag in section["flags"]:
-        _say(f"! {flag}")
+        say(f"! {flag}")
 
 
 def _rows(section: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -92,12 +105,13 @@ def _estimate_row(text: str, found: Mapping[str, Any]) -> tuple[str, str, str, s
     return text, _number(estimate["value"]), interval, difference["verdict"]
 
 
-def _show_entries(title: str, entries: Sequence[Mapping[str, Any]]) -> None:
+def show_entries(title: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    """List judgments that need a word each, the first ten."""
     for entry in entries[:SHOWN]:
         reply = f": {' '.join(entry['reply'].split())[:60]!r}" if "reply" in entry else ""
-        _say(f"  {title}: {entry['item']} ({', '.join(entry['shown'])}), {entry['reason']}{reply}")
+        say(f"  {title}: {entry['item']} ({', '.join(entry['shown'])}), {entry['reason']}{reply}")
     if len(entries) > SHOWN:
-        _say(f"  {title}: ... and {len(entries) - SHOWN} more, in results.json")
+        say(f"  {title}: ... and {len(entries) - SHOWN} more, in results.json")
 
 
 def _number(value: float | None) -> str:
@@ -108,15 +122,18 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Write a line to standard output as it is."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _show_question(parts: Sequence[tuple[str, str]]) -> None:
+def show_question(parts: Sequence[tuple[str, str]]) -> None:
+    """Put a question before a person."""
     for heading, text in parts:
         messages.print(Rule(heading))
         messages.print(text, markup=False, highlight=False)
 
 
-def _read_vote(prompt: str) -> str:
+def read_vote(prompt: str) -> str:
+    """Wait for what a person types."""
     return messages.input(f"{prompt}: ", markup=False)

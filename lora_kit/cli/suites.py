@@ -1,5 +1,6 @@
 """`lora-kit suites`: what a model can be judged on."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,3 +43,29 @@ def show_command(name: str, *, as_json: Json = False) -> None:
     for item in items:
         console.print(f"{item['id']}  [{item['category']}]", style="bold", markup=False, highlight=False)
         console.print(f"{item['prompt']}\n→ {item['reference']}\n", markup=False, highlight=False)
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="Questions: JSONL, JSON or CSV, also gzipped.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the suite.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="vicuna, alpaca_eval, mt_bench, csv, jsonl, or auto.")
+    ] = "auto",
+    answers: Annotated[
+        list[Path] | None, typer.Option("--answers", help="Answers of a model; may be given several times.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to; NAME if not given.")] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a suite of the questions and answers of Vicuna, AlpacaEval, MT-bench, or a plain table."""
+    from lora_kit.harness.import_suite import import_suite
+
+    folder = out or Path(name)
+    path, suite = import_suite(file, kind=kind, name=name, answers=answers or (), out=folder, force=force)
+    if as_json:
+        emit_json({"suite": str(path), "prompts": len(suite.items), "fingerprint": suite.fingerprint})
+        return
+    console.print(f"{len(suite.items)} prompts: {path}", markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from lora_kit.catalogue import METRICS
 from lora_kit.errors import IncompleteError, Problem
 from lora_kit.harness.engine import Engine, Generation, Likelihood, Progress
 from lora_kit.harness.journal import Journal, key_of
+from lora_kit.harness.measures import metrics_of
 from lora_kit.harness.results import Answer
 from lora_kit.harness.suite import Item, Suite
 from lora_kit.recipe.schema import EvaluateSpec
@@ -59,12 +60,14 @@ class Asking:
             IncompleteError: A likelihood is not finite.
             MachineError: The journal can't be written.
         """
-        generations = self._generations(engine)
+        generations = self.generations(engine)
         likelihoods = self._likelihoods(engine) if engine.measures_likelihood else [None] * len(generations)
         rows = zip(self.suite.items, generations, likelihoods, strict=True)
-        return [_answer(item, generation, likelihood, self.suite) for item, generation, likelihood in rows]
+        metrics = metrics_of(self.suite)
+        return [_answer(item, generation, likelihood, metrics) for item, generation, likelihood in rows]
 
-    def _generations(self, engine: Engine) -> list[Generation]:
+    def generations(self, engine: Engine) -> list[Generation]:
+        """What the engine says to every item, in the order of the suite."""
         limit = self.spec.max_new_tokens
         keys = [key_of("answer", engine.fingerprint, item.fingerprint, limit) for item in self.suite.items]
         missing = self._missing(keys)
@@ -107,13 +110,16 @@ class Asking:
         return {name: record[name] for name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def _answer(item: Item, generation: Generation, likelihood: Likelihood | None, suite: Suite) -> Answer:
+def _answer(
+    item: Item, generation: Generation, likelihood: Likelihood | None, metrics: Sequence[str]
+) -> Answer:
     return Answer(
         text=generation.text,
         tokens=generation.tokens,
         stopped=generation.stopped,
-        scores={name: METRICS[name].score(generation.text, item.reference) for name in suite.metrics},
+        scores={name: METRICS[name].best(generation.text, item.references) for name in metrics},
         nats=likelihood.nats if likelihood else None,
         reference_tokens=likelihood.tokens if likelihood else None,
         bytes=len(item.reference.encode("utf-8")),
+        checks=tuple(check.run(generation.text) for check in item.checks),
     )

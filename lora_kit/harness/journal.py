@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lora_kit.artifacts.disk import disk_errors
+from lora_kit.artifacts.folder_lock import lock_stream
 
 VERSION = 1
 
@@ -60,9 +61,11 @@ class Journal:
 def open_journal(path: Path | None) -> Iterator[Journal]:
     """Open or create a journal; None gives one that is forgotten.
 
-    A line that a killed process left unfinished is skipped and asked again.
+    A line that a killed process left unfinished is skipped and asked again. Two processes that append to
+    one journal would ask everything twice, so the second is refused.
 
     Raises:
+        RunLockedError: Another process writes it.
         MachineError: The file can't be read or written.
     """
     if path is None:
@@ -72,6 +75,7 @@ def open_journal(path: Path | None) -> Iterator[Journal]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b")
     with stream:
+        lock_stream(stream.fileno(), path)
         with disk_errors(path):
             known, is_torn = _read(stream)
             if is_torn:

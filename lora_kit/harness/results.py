@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lora_kit.harness.statistics.verdict import Difference, Estimate
+from lora_kit.harness.suite_checks import Checked
 
 RESULTS_VERSION = 1
 
@@ -36,6 +37,7 @@ class Answer:
         nats: Negative log-likelihood of the reference and its end mark; None if the engine can't measure it.
         reference_tokens: Tokens of the reference, end mark included; None likewise.
         bytes: UTF-8 length of the reference.
+        checks: What each rule of the item says of the text.
     """
 
     text: str
@@ -45,17 +47,21 @@ class Answer:
     nats: float | None
     reference_tokens: int | None
     bytes: int
+    checks: tuple[Checked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """One item with every model's answer, by model name."""
+    """One item with every model's answer, by model name, and how much it counts in means."""
 
     id: str
     category: str
     prompt: str
     reference: str
     answers: Mapping[str, Answer]
+    cluster: str = ""
+    weight: float = 1.0
+    more_references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ class Results:
         settings: What the evaluation was asked to do.
         versions: Of the libraries that computed it.
         seconds: Wall time, resumed parts not counted.
+        leakage: What of the suite the training rows hold, and the scores without it; None if no one asked.
     """
 
     suite: Mapping[str, Any]
@@ -107,6 +114,7 @@ class Results:
     versions: Mapping[str, str]
     seconds: float
     results_version: int = field(default=RESULTS_VERSION)
+    leakage: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data, finite numbers only."""
@@ -121,4 +129,5 @@ class Results:
             "settings": dict(self.settings),
             "versions": dict(self.versions),
             "seconds": self.seconds,
+            **({} if self.leakage is None else {"leakage": dict(self.leakage)}),
         }

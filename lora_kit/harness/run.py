@@ -15,6 +15,7 @@ from lora_kit.errors import DataError
 from lora_kit.harness.ask import Asking, Counter
 from lora_kit.harness.engine import Engine, Progress
 from lora_kit.harness.journal import open_journal
+from lora_kit.harness.leakage import Overlap, leakage_notes, leakage_report
 from lora_kit.harness.measures import measures_for, script_notes
 from lora_kit.harness.results import ItemResult, ModelResult, Results
 from lora_kit.harness.score import Scores
@@ -34,6 +35,7 @@ def evaluate(
     *,
     folder: Path | None = None,
     on_progress: Progress | None = None,
+    overlap: Overlap | None = None,
 ) -> Results:
     """Score models on a suite and compare each with the first.
 
@@ -43,6 +45,7 @@ def evaluate(
         spec: Limits, batch size, resamples, seed.
         folder: Where ``answers.jsonl`` is; what it holds already is not asked again. None keeps nothing.
         on_progress: Told (done, total) after each answer and each likelihood.
+        overlap: What of the suite the training rows hold; None if no model here was trained.
 
     Raises:
         DataError: The suite is empty, a prompt does not fit a model, or two engines have one name.
@@ -52,11 +55,14 @@ def evaluate(
     began = time.monotonic()
     _check(engines, suite)
     items = _ask(engines, suite, spec, folder and folder / ANSWERS, on_progress)
-    tables = {
-        engine.name: measures_for(suite.metrics, likelihood=engine.measures_likelihood) for engine in engines
-    }
+    tables = {engine.name: measures_for(suite, likelihood=engine.measures_likelihood) for engine in engines}
     clusters = [item.cluster for item in suite.items]
-    scores = Scores(tables, items, clusters, samples=spec.bootstrap_samples, seed=spec.seed)
+
+    def score(some: Sequence[ItemResult]) -> Scores:
+        groups = [item.cluster for item in some]
+        return Scores(tables, some, groups, samples=spec.bootstrap_samples, seed=spec.seed)
+
+    scores = score(items)
     about = {"name": suite.name, "description": suite.description, "fingerprint": suite.fingerprint}
     return Results(
         suite={**about, "items": len(items), "clusters": len(set(clusters))},
@@ -66,10 +72,15 @@ def evaluate(
         ),
         comparisons=scores.comparisons(),
         items=items,
-        notes=(*_notes(items, [engine.name for engine in engines]), *_suite_notes(suite)),
+        notes=(
+            *_notes(items, [engine.name for engine in engines]),
+            *_suite_notes(suite),
+            *([] if overlap is None else leakage_notes(overlap)),
+        ),
         settings={**spec.model_dump(exclude={"suites"}), "confidence": CONFIDENCE, "decoding": "greedy"},
         versions=_versions(),
         seconds=time.monotonic() - began,
+        leakage=None if overlap is None else leakage_report(overlap, items, score),
     )
 
 
@@ -94,7 +105,14 @@ def _ask(
         answers = {engine.name: asking.answers(engine) for engine in engines}
     return tuple(
         ItemResult(
-            item.id, item.category, item.prompt, item.reference, {n: a[at] for n, a in answers.items()}
+            item.id,
+            item.category,
+            item.prompt,
+            item.reference,
+            {n: a[at] for n, a in answers.items()},
+            item.cluster,
+            item.weight,
+            item.more_references,
         )
         for at, item in enumerate(suite.items)
     )

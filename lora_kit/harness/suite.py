@@ -3,6 +3,7 @@
 ``eval/suites/NAME.yaml`` names a file of prompts and a file of references, both
 JSONL with ids; everything is checked before a model is loaded, and every problem is
 reported at once. A suite's fingerprint is that of its content, not of its files.
+Rules (``checks``) and a ``weight`` stand with the prompt, since they say what is asked.
 """
 
 import hashlib
@@ -13,17 +14,18 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lora_kit.data.format import checked_turns, list_field, optional_text, role_of, text_field
+from lora_kit.data.format import checked_turns, optional_text
 from lora_kit.data.sources import read_rows
-from lora_kit.data.types import Conversation, Message, Role, Row
+from lora_kit.data.types import Conversation, Message, Row
 from lora_kit.errors import DataError, Problem
+from lora_kit.harness.suite_checks import Check, read_checks
+from lora_kit.harness.suite_fields import answers_of, filled, messages_of, weight_of
 from lora_kit.harness.suite_header import SuiteHeader, read_header
 from lora_kit.recipe.shipped import shipped_dir
 from lora_kit.registry import did_you_mean
 
-PROMPT_FIELDS = ("id", "category", "prompt", "context", "messages", "cluster")
+PROMPT_FIELDS = ("id", "category", "prompt", "context", "messages", "cluster", "weight", "checks")
 REFERENCE_FIELDS = ("id", "answer")
-ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 SHOWN_PROBLEMS = 20
 T = TypeVar("T")
 
@@ -36,9 +38,12 @@ class Item:
         id: Unique in the suite.
         category: For tables.
         messages: What is said up to the point where the model speaks; the last is the user's.
-        reference: The answer to compare with, never empty.
+        reference: The answer to compare with, never empty; the first where there are several.
         cluster: Items of one cluster are not independent (one document, one topic); resampled together.
         origin: ``file:row`` of the prompt.
+        more_references: Other answers that are as good; a text metric takes the best, a likelihood the first.
+        weight: How much it counts in means, more than 0.
+        checks: Rules that its answer should keep.
     """
 
     id: str
@@ -47,12 +52,20 @@ class Item:
     reference: str
     cluster: str
     origin: str
+    more_references: tuple[str, ...] = ()
+    weight: float = 1.0
+    checks: tuple[Check, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what a model's result depends on."""
+        """Hash of what a model's result depends on; checks and other references judge what it said."""
         turns = [(m.role, m.content, m.context) for m in self.messages]
         return _hash([turns, self.reference])
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All answers to compare with."""
+        return (self.reference, *self.more_references)
 
     @property
     def prompt(self) -> str:
@@ -79,7 +92,9 @@ class Suite:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all items in order and of the metrics."""
-        items = [(item.id, item.category, item.cluster, item.fingerprint) for item in self.items]
+        items = [
+            (item.id, item.category, item.cluster, item.fingerprint, *_beyond(item)) for item in self.items
+        ]
         return _hash([items, self.metrics])
 
 
@@ -142,7 +157,7 @@ def _read(path: Path, fields: Collection[str], problems: list[Problem]) -> dict[
         for field in unknown:
             hint = did_you_mean(field, list(fields)) or f"known: {', '.join(fields)}"
             problems.append(Problem("unknown field", row.origin, field, hint))
-        name = _checked(partial(_filled, row, "id"), problems)
+        name = _checked(partial(filled, row, "id"), problems)
         if name in rows:
             problems.append(Problem(f"id '{name}' was used before, in {rows[name].origin}", row.origin, "id"))
         elif name is not None:
@@ -171,36 +186,29 @@ def _join(
 
 
 def _item(name: str, row: Row, reference: Row) -> Item:
-    answer = _filled(reference, "answer")
-    messages = _messages(row)
-    checked_turns([*messages, Message("assistant", answer)], where=row.origin, key="messages")
+    answers = answers_of(reference)
+    messages = messages_of(row)
+    checked_turns([*messages, Message("assistant", answers[0])], where=row.origin, key="messages")
     cluster = optional_text(row, "cluster") or name
-    return Item(name, _filled(row, "category"), messages, answer, cluster, row.origin)
+    checks = row.fields.get("checks")
+    return Item(
+        name,
+        filled(row, "category"),
+        messages,
+        answers[0],
+        cluster,
+        row.origin,
+        more_references=answers[1:],
+        weight=weight_of(row),
+        checks=() if checks is None else read_checks(checks, where=row.origin),
+    )
 
 
-def _messages(row: Row) -> tuple[Message, ...]:
-    if ("prompt" in row.fields) == ("messages" in row.fields):
-        raise DataError("needs either 'prompt' or 'messages'", where=row.origin)
-    if "prompt" in row.fields:
-        return (Message("user", _filled(row, "prompt"), optional_text(row, "context")),)
-    if "context" in row.fields:
-        raise DataError("belongs to 'prompt'; write it into the message", where=row.origin, key="context")
-    return tuple(_message(row, index, turn) for index, turn in enumerate(list_field(row, "messages")))
-
-
-def _message(row: Row, index: int, turn: object) -> Message:
-    key = f"messages[{index}]"
-    if not isinstance(turn, dict) or set(turn) != {"role", "content"}:
-        raise DataError("must be {role, content}", where=row.origin, key=key)
-    role = role_of(turn["role"], ROLES, where=row.origin, key=f"{key}.role")
-    return Message(role, _filled(Row(turn, f"{row.origin}: {key}"), "content"))
-
-
-def _filled(row: Row, name: str) -> str:
-    text = text_field(row, name)
-    if not text.strip():
-        raise DataError("is empty", where=row.origin, key=name)
-    return text
+def _beyond(item: Item) -> tuple[Any, ...]:
+    """What only some items have, so that a suite without it keeps the fingerprint that it has always had."""
+    if not (item.more_references or item.checks or item.weight != 1.0):
+        return ()
+    return (item.more_references, item.weight, [dict(check.spec) for check in item.checks])
 
 
 def _checked(build: Callable[[], T], problems: list[Problem]) -> T | None:

@@ -89,6 +89,8 @@ def _metrics(draft: Draft) -> tuple[str, ...]:
         if name not in known:
             hint = did_you_mean(str(name), known) or f"known: {', '.join(known)}"
             draft.report("metrics", f"no metric {shown(name)}", hint)
+        elif METRICS[name].missing:
+            draft.report("metrics", f"{name} is not installed", METRICS[name].missing)
     if len({str(name) for name in value}) < len(value):
         draft.report("metrics", "the same metric twice")
     return tuple(str(name) for name in value)

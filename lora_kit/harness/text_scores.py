@@ -12,6 +12,8 @@ from functools import cache, lru_cache
 from typing import Any
 
 ROUGE_KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+# A word, or one character of a script that sets no spaces between words.
+_WORD = re.compile(r"[\u2e80-\U0003ffff]|[^\W\u2e80-\U0003ffff]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -68,6 +70,17 @@ def token_f1(answer: str, reference: str) -> float:
 def exact_match(answer: str, reference: str) -> float:
     """1 if both are the same after SQuAD's normalisation, else 0."""
     return float(_normalised(answer) == _normalised(reference))
+
+
+def word_ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """All runs of n words in order, lower case, punctuation left out.
+
+    Example:
+        >>> word_ngrams("To be, or", 2)
+        [('to', 'be'), ('be', 'or')]
+    """
+    words = _WORD.findall(text.lower())
+    return [tuple(words[at : at + n]) for at in range(len(words) - n + 1)]
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""One suite's results as a reader needs them: the verdict in words first, then numbers, then every answer."""
+"""One evaluation as a reader needs it: models by metrics, judges, a ranking, and every answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,99 +6,116 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lora_kit.report.answers import ItemView, item_view
-from lora_kit.report.plots import ForestRow, forest_plot
-from lora_kit.report.wording import (
-    decimals_for,
-    finite,
-    mapping,
-    number,
-    p_value,
-    plain,
-    signed,
-)
-
-HEADLINE_METRICS = ("bits_per_byte", "nats_per_token")
-CSS = {"better": "good", "worse": "bad", "higher": "neutral", "lower": "neutral"}
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One line of the table.
-
-    Args:
-        title: The metric's name for people.
-        direction: Which side is better, in words.
-        baseline: Value of the baseline.
-        model: Value of the compared model; with its interval if there is no baseline.
-        difference: Model minus baseline.
-        interval: Its interval.
-        p: Its p value.
-        verdict: better, worse, can't tell, higher or lower.
-        css: Class of the verdict.
-        hint: What the suite could have seen.
-    """
-
-    title: str
-    direction: str
-    baseline: str
-    model: str
-    difference: str = ""
-    interval: str = ""
-    p: str = ""
-    verdict: str = ""
-    css: str = ""
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Contest:
-    """One model against the baseline (empty if there is none); ``level`` is that of its intervals."""
-
-    level: str
-    model: str
-    baseline: str
-    verdict: str
-    css: str
-    sentence: str
-    rows: tuple[MetricRow, ...]
-    forest: Markup
+from lora_kit.report.answers import ItemView, item_views, judged
+from lora_kit.report.ballots import Ballot, read_poll
+from lora_kit.report.categories import CategoryView, category_view
+from lora_kit.report.contests import Contest, contests_of
+from lora_kit.report.evaluation_files import EvaluationFiles
+from lora_kit.report.judging import JudgeView, forest_row, judge_view
+from lora_kit.report.leakage import LeakageView, leakage_view, lm_eval_rows
+from lora_kit.report.plots import forest_plot
+from lora_kit.report.ranking import RankingView, ranking_view
+from lora_kit.report.wording import mapping, plain
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteView:
-    """A whole suite."""
+    """A whole suite.
+
+    Args:
+        name: Of the suite.
+        description: Of the suite.
+        contests: Each model against the baseline, by metrics.
+        judges: Each judge's section.
+        judge_forest: Their differences in one picture; empty without judges.
+        ranking: Many systems in one order.
+        categories: The map of categories.
+        leakage: What of the suite stands in training rows.
+        lm_eval: Results of lm-eval.
+        notes: What a reader has to know before believing a number.
+        items: Every prompt.
+        systems: Names of all who answered, to choose from.
+        signatures: Libraries and settings behind metrics.
+        settings: Of the evaluation.
+    """
 
     name: str
     description: str
     contests: tuple[Contest, ...]
+    judges: tuple[JudgeView, ...]
+    judge_forest: Markup
+    ranking: RankingView | None
+    categories: CategoryView | None
+    leakage: LeakageView | None
+    lm_eval: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     items: tuple[ItemView, ...]
+    systems: tuple[str, ...]
     signatures: tuple[str, ...]
     settings: str
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdicts in words, metrics first."""
+        metrics = [contest.sentence for contest in self.contests]
+        judges = [judge.sentence for judge in self.judges]
+        return (*metrics, *judges, *([self.ranking.sentence] if self.ranking else []))
 
-def suite_view(results: Mapping[str, Any]) -> SuiteView:
-    """Read results.json.
+    @property
+    def badge(self) -> tuple[str, str]:
+        """The first verdict in a word, and its class."""
+        if self.contests and self.contests[0].baseline:
+            return self.contests[0].verdict, self.contests[0].css
+        if self.judges:
+            return self.judges[0].badge
+        if self.ranking:
+            return self.ranking.badge
+        return ("not compared", "unclear")
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Which outcomes there are to choose from."""
+        return tuple(dict.fromkeys(item.outcome for item in self.items if item.outcome))
+
+    @property
+    def item_categories(self) -> tuple[str, ...]:
+        """Which categories there are to choose from."""
+        return tuple(dict.fromkeys(item.category for item in self.items))
+
+
+def suite_view(files: EvaluationFiles | Mapping[str, Any]) -> SuiteView:
+    """Read results.json, and what judges said.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: It is not what the harness writes.
     """
-    suite = results["suite"]
-    infos: Mapping[str, Any] = results["metrics"]
-    compared = {str(entry["model"]): str(entry["baseline"]) for entry in results["comparisons"]}
-    reader = _Reader(results, f"On suite {plain(suite['name'])} ({suite['items']} prompts)")
-    contests = [reader.contest(model, baseline) for model, baseline in compared.items()]
-    models = [str(model["name"]) for model in results["models"]]
+    if not isinstance(files, EvaluationFiles):
+        files = EvaluationFiles(files, {})
+    results, suite = files.results, mapping(files.results.get("suite"))
+    items = list(results.get("items", ()))
+    by_id = {str(item["id"]): item for item in items}
+    judges = tuple(judge_view(section, files.replies, by_id) for section in results.get("judgments", ()))
+    rows = [forest_row(view, s) for view, s in zip(judges, results.get("judgments", ()), strict=True)]
+    known = [row for row in rows if row]
+    ranking = results.get("ranking")
+    said = judged(judges, _ranking_ballots(mapping(ranking), files.replies))
+    systems, leakage = _systems(results, items), leakage_view(results)
     return SuiteView(
-        name=plain(suite["name"]),
+        name=plain(suite.get("name") or "without a name"),
         description=plain(suite.get("description") or ""),
-        contests=tuple(contests or [reader.alone(model) for model in models]),
+        contests=contests_of(results),
+        judges=judges,
+        judge_forest=forest_plot(known) if known else Markup(""),
+        ranking=ranking_view(ranking) if ranking else None,
+        categories=category_view(results, judges),
+        leakage=leakage,
+        lm_eval=lm_eval_rows(results),
         notes=tuple(plain(note) for note in results.get("notes", ())),
-        items=tuple(item_view(item, models) for item in results["items"]),
+        items=item_views(items, systems, said, leakage.items if leakage else {}),
+        systems=tuple(plain(name) for name in systems),
         signatures=tuple(
             f"{plain(info['title'])}: {plain(info['signature'])}"
-            for info in infos.values()
+            for info in mapping(results.get("metrics")).values()
             if info.get("signature")
         ),
         settings=", ".join(
@@ -107,131 +124,13 @@ def suite_view(results: Mapping[str, Any]) -> SuiteView:
     )
 
 
-class _Reader:
-    """Tables and sentences out of one results.json."""
-
-    def __init__(self, results: Mapping[str, Any], opening: str) -> None:
-        self.infos: Mapping[str, Any] = results["metrics"]
-        self.values = {str(model["name"]): model["metrics"] for model in results["models"]}
-        self.comparisons: Sequence[Mapping[str, Any]] = results["comparisons"]
-        confidence = finite(mapping(results.get("settings")).get("confidence")) or 0.95
-        self.level = f"{confidence:.0%}".replace("%", " %")
-        self.opening = opening
-
-    def contest(self, model: str, baseline: str) -> Contest:
-        """Compare one model with its baseline."""
-        entries = [entry for entry in self.comparisons if entry["model"] == model]
-        by_metric = {str(entry["metric"]): entry for entry in entries}
-        main = next(name for name in (*HEADLINE_METRICS, *by_metric) if name in by_metric)
-        verdict = str(by_metric[main]["verdict"])
-        return Contest(
-            level=self.level,
-            model=plain(model),
-            baseline=plain(baseline),
-            verdict=plain(verdict),
-            css=CSS.get(verdict, "unclear"),
-            sentence=self._sentence(by_metric[main], main, model, baseline),
-            rows=tuple(self._row(entry, name, model, baseline) for name, entry in by_metric.items()),
-            forest=forest_plot(
-                [row for name, entry in by_metric.items() for row in self._forest(entry, name)]
-            ),
-        )
-
-    def alone(self, model: str) -> Contest:
-        """Describe a model that was evaluated without another one."""
-        metrics = self.values[model]
-        rows = tuple(self._alone_row(name, metrics[name]) for name in metrics)
-        main = next((name for name in (*HEADLINE_METRICS, *metrics) if name in metrics), None)
-        figure = f"{self._title(main)} is {self._estimate(metrics[main])}" if main else "nothing was measured"
-        sentence = (
-            f"{self.opening} {figure}; nothing to compare it with, since only {plain(model)} was evaluated."
-        )
-        return Contest(self.level, plain(model), "", "not compared", "unclear", sentence, rows, Markup(""))
-
-    def _title(self, metric: str) -> str:
-        return plain(mapping(self.infos.get(metric)).get("title") or metric)
-
-    def _direction(self, metric: str) -> str:
-        higher = mapping(self.infos.get(metric)).get("higher_is_better")
-        return "" if higher is None else "higher is better" if higher else "lower is better"
-
-    def _estimate(self, value: Mapping[str, Any]) -> str:
-        digits = decimals_for(value["low"], value["high"])
-        low, high = number(value["low"], digits), number(value["high"], digits)
-        return f"{number(value['value'], digits)} ({self.level} interval {low} to {high})"
-
-    def _alone_row(self, metric: str, value: Mapping[str, Any]) -> MetricRow:
-        return MetricRow(self._title(metric), self._direction(metric), "", self._estimate(value))
-
-    def _values(self, entry: Mapping[str, Any], model: str, baseline: str) -> tuple[str, str]:
-        digits = decimals_for(entry["low"], entry["high"])
-        found = (self.values[name].get(entry["metric"], {}) for name in (model, baseline))
-        ours, theirs = (number(mapping(value).get("value"), digits) for value in found)
-        return ours, theirs
-
-    def _row(self, entry: Mapping[str, Any], metric: str, model: str, baseline: str) -> MetricRow:
-        ours, theirs = self._values(entry, model, baseline)
-        difference, interval = _figures(entry)
-        verdict = str(entry["verdict"])
-        visible = entry.get("smallest_visible")
-        return MetricRow(
-            title=self._title(metric),
-            direction=self._direction(metric),
-            baseline=theirs,
-            model=ours,
-            difference=difference,
-            interval=interval,
-            p=p_value(entry.get("p")),
-            verdict=plain(verdict),
-            css=CSS.get(verdict, "unclear"),
-            hint=f"smallest difference that these prompts would show: {number(visible)}" if visible else "",
-        )
-
-    def _forest(self, entry: Mapping[str, Any], metric: str) -> list[ForestRow]:
-        higher = mapping(self.infos.get(metric)).get("higher_is_better")
-        ends = [finite(entry[name]) for name in ("low", "difference", "high")]
-        known = [end for end in ends if end is not None]
-        if higher is None or len(known) < len(ends):
-            return []
-        low, middle, high = known if higher else [-end for end in reversed(known)]
-        css = CSS.get(str(entry["verdict"]), "unclear")
-        difference, interval = _figures(entry)
-        return [ForestRow(self._title(metric), low, middle, high, css, f"{difference} ({interval})")]
-
-    def _sentence(self, entry: Mapping[str, Any], metric: str, model: str, baseline: str) -> str:
-        ours, theirs = self._values(entry, model, baseline)
-        who = "the tuned model" if model == "tuned" else plain(model)
-        whom = "its base" if baseline == "base" else plain(baseline)
-        difference, interval = _figures(entry)
-        figures = (
-            f"{self._title(metric)} {ours} instead of {theirs}, "
-            f"difference {difference} ({self.level} interval {interval})"
-        )
-        verdict = str(entry["verdict"])
-        if verdict != "can't tell":
-            than = (
-                f"{plain(verdict)} than"
-                if verdict in ("better", "worse")
-                else f"{plain(verdict)} in {self._title(metric)} than"
-            )
-            return f"{self.opening} {who} is {than} {whom}: {figures}."
-        question = f"{self.opening} one can't tell whether {who} is better or worse than {whom}: {figures}."
-        return f"{question} {_more_prompts(entry)}"
+def _systems(results: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> list[str]:
+    models = [str(model["name"]) for model in results.get("models", ())]
+    return list(dict.fromkeys([*models, *(str(name) for item in items for name in item["answers"])]))
 
 
-def _figures(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """Difference and interval as text, with the same decimals."""
-    digits = decimals_for(entry["low"], entry["high"])
-    low, high = (signed(entry[name], digits) for name in ("low", "high"))
-    return signed(entry["difference"], digits), f"{low} to {high}"
-
-
-def _more_prompts(entry: Mapping[str, Any]) -> str:
-    more = entry.get("more_items_needed")
-    if more is None:
-        return "The two do not differ on it at all, so more prompts would not decide it."
-    if not more:
-        return "It is at the edge of what these prompts can show; a few more would decide it."
-    return (
-        f"If the difference is what it looks like, about {more:,} more prompts of this kind would decide it."
-    )
+def _ranking_ballots(ranking: Mapping[str, Any], replies: Mapping[str, str]) -> list[tuple[str, Ballot]]:
+    """Every judgment behind a ranking, with the judge's name."""
+    judge = plain(mapping(ranking.get("judge")).get("model"))
+    found = read_poll({**ranking, "system": "", "against": ""}, replies).ballots
+    return [(judge, ballot) for ballot in found]

@@ -14,6 +14,7 @@ from lora_kit.artifacts.manifest import read_object
 from lora_kit.artifacts.metrics_log import read_metrics
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.errors import DataError, ModelError
+from lora_kit.report.evaluation_files import RESULTS, EvaluationFiles, read_evaluation
 
 CERTIFICATE = "certificate.json"
 
@@ -30,7 +31,7 @@ class RunFacts:
         data: data_report.json.
         adapter: adapter/lora_kit.json.
         certificate: merged/certificate.json.
-        evaluations: Suite to its results.json.
+        evaluations: Suite to its results.json and the judges' words.
         absent: What is not there or can't be read, one line each.
     """
 
@@ -41,7 +42,7 @@ class RunFacts:
     data: Mapping[str, Any]
     adapter: Mapping[str, Any]
     certificate: Mapping[str, Any]
-    evaluations: Mapping[str, Mapping[str, Any]]
+    evaluations: Mapping[str, EvaluationFiles]
     absent: tuple[str, ...]
 
 
@@ -62,7 +63,7 @@ def gather(run: RunDir) -> RunFacts:
     evaluations = {
         file.parent.name: found
         for file in sorted(run.evaluations.glob("*/results.json"))
-        if (found := reader.object(file, "an evaluation"))
+        if (found := reader.evaluation(file.parent))
     }
     if not evaluations and not reader.absent:
         reader.absent.append("It has not been evaluated yet.")
@@ -93,6 +94,15 @@ class _Reader:
         except ModelError as error:
             self._note(path, what, error.problems[0].found)
             return {}
+
+    def evaluation(self, folder: Path) -> EvaluationFiles | None:
+        """An evaluation, None if its results can't be read or are empty."""
+        try:
+            found = read_evaluation(folder)
+        except ModelError as error:
+            self._note(folder / RESULTS, "an evaluation", error.problems[0].found)
+            return None
+        return found if found.results else None
 
     def text(self, path: Path, what: str) -> str:
         """A text, empty if it is not there."""

@@ -7,6 +7,7 @@ these two by their hash, and no address at all. Every other value is escaped.
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,14 +18,17 @@ _FOLDER = Path(__file__).parent / "page"
 _HARMLESS = str.maketrans({"<": r"\u003c", ">": r"\u003e", "&": r"\u0026"})
 
 
-def render_page(name: str, **values: object) -> str:
+def render_page(name: str, *, styles: Sequence[str] = (), script: str = "", **values: object) -> str:
     """Render ``page/NAME.html.j2`` with ``NAME.css`` and ``NAME.js``.
 
     Args:
         name: Of the three files.
+        styles: Other style sheets instead of its own.
+        script: Another script instead of its own.
         values: What the template shows, besides ``policy``, ``style`` and ``script``.
     """
-    style, script = ((_FOLDER / f"{name}.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style = "".join((_FOLDER / f"{one}.css").read_text(encoding="utf-8") for one in styles or (name,))
+    script = (_FOLDER / f"{script or name}.js").read_text(encoding="utf-8")
     sources = f"style-src {_source(style)}; script-src {_source(script)}"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     # Escaping our own files would break them and their hashes.

@@ -87,11 +87,21 @@ def dot(at: Point, css: str, hint: str = "", radius: float = 4) -> Markup:
     return Markup('<circle cx="{}" cy="{}" r="{}" class="{}">{}</circle>').format(*at, radius, css, title)
 
 
-def box(corner: Point, width: float, height: float, css: str, hint: str = "") -> Markup:
+def slanted(at: Point, content: str) -> Markup:
+    """One line of text that climbs to the right, for narrow columns."""
+    return Markup('<text transform="translate({} {}) rotate(-40)" class="label">{}</text>').format(
+        *at, content
+    )
+
+
+def box(
+    corner: Point, width: float, height: float, css: str, hint: str = "", *, opacity: float = 1.0
+) -> Markup:
     """A rectangle from its upper left corner."""
     title = Markup("<title>{}</title>").format(hint) if hint else Markup("")
-    return Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="2" class="{}">{}</rect>').format(
-        *corner, round(width, 2), round(height, 2), css, title
+    fade = Markup("") if opacity == 1.0 else Markup(' fill-opacity="{}"').format(round(opacity, 2))
+    return Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="2" class="{}"{}>{}</rect>').format(
+        *corner, round(width, 2), round(height, 2), css, fade, title
     )
 
 

@@ -3,11 +3,11 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from lora_kit.report.evaluation import SuiteView, suite_view
+from lora_kit.report.evaluation_files import EvaluationFiles
 from lora_kit.report.gather import RunFacts
 from lora_kit.report.plots import loss_plot, small_plot
 from lora_kit.report.rows import DataView, data_view
@@ -60,11 +60,10 @@ class ReportView:
 def build_view(facts: RunFacts) -> ReportView:
     """Lay out a report. Never fails on what a file says; damaged results are listed under ``absent``."""
     suites, damaged = _suites(facts.evaluations)
-    sentences = [contest.sentence for suite in suites for contest in suite.contests]
-    first = next((contest for suite in suites for contest in suite.contests), None)
+    sentences = [sentence for suite in suites for sentence in suite.sentences]
     return ReportView(
         title=plain(facts.state.get("name") or facts.path.name),
-        badge=Badge(first.verdict, first.css) if first else Badge("not evaluated", "unclear"),
+        badge=Badge(*suites[0].badge) if suites else Badge("not evaluated", "unclear"),
         sentences=tuple(sentences or [_unproven(facts)]),
         absent=tuple(plain(line) for line in (*facts.absent, *damaged)),
         suites=suites,
@@ -77,7 +76,7 @@ def build_view(facts: RunFacts) -> ReportView:
     )
 
 
-def _suites(evaluations: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[SuiteView, ...], list[str]]:
+def _suites(evaluations: Mapping[str, EvaluationFiles]) -> tuple[tuple[SuiteView, ...], list[str]]:
     suites, damaged = [], []
     for name, results in evaluations.items():
         try:

@@ -16,6 +16,7 @@ from lora_kit.report.gather import gather
 from lora_kit.report.self_contained import render_page
 from lora_kit.report.view import ReportView, build_view
 
+STYLES = ("report", "evaluation")
 _PAGE = Path(__file__).parent / "page"
 # What Markdown reads inside a line (links, emphasis, HTML, mentions, math), and what only at its start.
 _INLINE = re.compile(r"([\\`*_\[\]<>&|~@$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
@@ -41,12 +42,17 @@ def write_report(run: RunDir) -> list[Path]:
 
 def html_page(view: ReportView) -> str:
     """One self-contained HTML page."""
-    return render_page("report", view=view)
+    return render_page("report", styles=STYLES, view=view)
 
 
 def markdown_page(view: ReportView) -> str:
     """The same in Markdown tables, without the pictures."""
-    return _markdown().get_template("report.md.j2").render(view=view)
+    return markdown("report", view=view)
+
+
+def markdown(name: str, **values: object) -> str:
+    """Render ``page/NAME.md.j2``; every value is escaped."""
+    return _markdown().get_template(f"{name}.md.j2").render(**values)
 
 
 class Verbatim(str):

@@ -78,7 +78,7 @@ def test_too_expensive_asks_nothing(judge, chat_stub):
 
 def test_a_person_votes_in_the_terminal(judge, monkeypatch, capsys):
     votes = iter(["1", "2", "3", "1", "q"])
-    monkeypatch.setattr(judging, "_read_vote", lambda _: next(votes))
+    monkeypatch.setattr(judging, "read_vote", lambda _: next(votes))
     options = ("--judge", "person", "--model", "ada", "--json")
     with pytest.raises(IncompleteError, match="4 of 8 judged"):
         judge(*options)
@@ -92,7 +92,7 @@ def test_a_person_votes_in_the_terminal(judge, monkeypatch, capsys):
 
 def test_long_lists_are_cut(capsys):
     entries = [{"item": f"q{n}", "shown": ["a", "b"], "reason": "503"} for n in range(15)]
-    judging._show_entries("without a reply", entries)
+    judging.show_entries("without a reply", entries)
     said = capsys.readouterr().out
     assert "without a reply: q9 (a, b), 503" in said
     assert "... and 5 more" in said

@@ -12,6 +12,7 @@ from lora_kit.errors import DataError, IncompleteError
 from lora_kit.harness.engine import Generation, Likelihood
 from lora_kit.harness.run import evaluate
 from lora_kit.harness.suite import Item, Suite
+from lora_kit.harness.suite_checks import read_checks
 from lora_kit.recipe.schema import EvaluateSpec
 
 SPEC = EvaluateSpec(bootstrap_samples=500, max_new_tokens=16)
@@ -220,3 +221,62 @@ def test_nothing_to_do_is_refused():
         evaluate([Lookup("base"), Lookup("base")], make_suite(), SPEC)
     with pytest.raises(DataError, match="got none"):
         evaluate([], make_suite(), SPEC)
+
+
+def with_first(suite: Suite, **changes) -> Suite:
+    return replace(suite, items=(replace(suite.items[0], **changes), *suite.items[1:]))
+
+
+def test_rules_are_a_metric_over_the_items_that_have_them():
+    rules = [{"type": "number", "value": 0}, {"type": "contains", "value": "zebra"}]
+    suite = with_first(make_suite(), checks=read_checks(rules, where="p:1"))
+    results = evaluate([Lookup("base"), Lookup("tuned", "zebra 0 {}")], suite, SPEC)
+    found = json.loads(json.dumps(results.to_json(), allow_nan=False))
+    share = found["models"][0]["metrics"]["checks"]
+    assert (share["value"], share["n"]) == (0.5, 1)
+    assert found["models"][1]["metrics"]["checks"]["value"] == 1.0
+    assert found["models"][0]["metrics"]["chrf"]["n"] == 12
+    assert found["items"][0]["answers"]["base"]["checks"] == [
+        {"type": "number", "wanted": "the last number is 0", "passed": True, "reason": ""},
+        {"type": "contains", "wanted": "contains 'zebra'", "passed": False, "reason": "it does not"},
+    ]
+    assert found["items"][1]["answers"]["base"]["checks"] == []
+    assert "checks" not in evaluate([Lookup("base")], make_suite(), SPEC).models[0].metrics
+
+
+def test_an_item_of_weight_3_counts_as_three():
+    light = evaluate([Lookup("base")], make_suite(), SPEC).models[0].metrics["stop_rate"].value
+    heavy = evaluate([Lookup("base")], with_first(make_suite(), weight=3.0), SPEC)
+    assert light == pytest.approx(6 / 12)
+    assert heavy.models[0].metrics["stop_rate"].value == pytest.approx(8 / 14)
+    assert heavy.items[0].weight == 3.0
+
+
+def test_the_best_of_several_references_counts_for_texts():
+    suite = with_first(make_suite(), more_references=("question 0",))
+    results = evaluate([Lookup("base")], suite, SPEC)
+    assert results.items[0].answers["base"].scores["chrf"] == pytest.approx(100.0)
+    assert results.items[1].answers["base"].scores["chrf"] < 90.0
+
+
+def test_chrf_comes_by_itself_where_rouge_is_blind():
+    results = evaluate([Lookup("base")], make_suite(reference="低秩适配很有用", metrics=("rouge_l",)), SPEC)
+    assert {"rouge_l", "chrf"} <= set(results.models[0].metrics)
+    assert "chrf" not in evaluate([Lookup("base")], make_suite(metrics=("rouge_l",)), SPEC).metrics
+
+
+def test_what_was_seen_in_training_is_left_out_and_said():
+    overlap = {
+        "status": "known",
+        "reason": "",
+        "counts": {"exact": 1, "probable": 0, "possible": 0, "none": 11},
+        "items": [{"id": "q0", "level": "exact", "found": []}],
+    }
+    results = evaluate([Lookup("base"), Lookup("tuned", "{}!")], make_suite(), SPEC, overlap=overlap)
+    found = json.loads(json.dumps(results.to_json(), allow_nan=False))
+    (subset,) = found["leakage"]["subsets"]
+    assert (subset["items"], subset["models"][1]["name"]) == (11, "tuned")
+    assert subset["models"][0]["metrics"]["stop_rate"]["value"] == pytest.approx(5 / 11)
+    assert {one["metric"] for one in subset["comparisons"]} == set(found["metrics"])
+    assert "seen in training: 1 exact of 12 items; read the scores without them" in found["notes"]
+    assert "leakage" not in evaluate([Lookup("base")], make_suite(), SPEC).to_json()

@@ -164,3 +164,64 @@ def test_shipped_suites_load():
     suites = {suite.name: suite for suite in list_suites()}
     assert len(suites["quickstart"].items) >= 40
     assert load_suite("quickstart").fingerprint == suites["quickstart"].fingerprint
+
+
+def test_weight_references_and_checks_come_with_an_item(tmp_path):
+    checks = [{"type": "contains", "value": "adapter"}, {"type": "regex", "value": "^An"}]
+    prompts = [PROMPTS[0] | {"weight": 2.5, "checks": checks}, *PROMPTS[1:]]
+    references = [REFERENCES[0], {"id": "a", "answer": ["An adapter.", "Low rank."]}, REFERENCES[2]]
+    first, second = load(tmp_path, prompts=prompts, references=references).items[:2]
+    assert first.references == ("An adapter.", "Low rank.")
+    assert (first.weight, second.weight) == (2.5, 1.0)
+    assert [check.run("an ADAPTER").passed for check in first.checks] == [True, False]
+    assert second.checks == ()
+
+
+def test_what_judges_an_answer_changes_the_suite_but_not_what_is_asked(tmp_path):
+    first = load(tmp_path / "1")
+    for number, (prompt, answer) in enumerate(
+        [
+            ({"weight": 2}, "An adapter."),
+            ({"checks": [{"type": "exact", "value": "x"}]}, "An adapter."),
+            ({}, ["An adapter.", "Low rank."]),
+        ]
+    ):
+        references = [REFERENCES[0], {"id": "a", "answer": answer}, REFERENCES[2]]
+        changed = load(
+            tmp_path / f"c{number}", prompts=[PROMPTS[0] | prompt, *PROMPTS[1:]], references=references
+        )
+        assert changed.fingerprint != first.fingerprint
+        assert changed.items[0].fingerprint == first.items[0].fingerprint
+    same = load(tmp_path / "same", prompts=[PROMPTS[0] | {"weight": 1}, *PROMPTS[1:]])
+    assert same.fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        ({"weight": 0}, "x", "p.jsonl:1: weight: must be a number above 0"),
+        ({"weight": True}, "x", "p.jsonl:1: weight: must be a number above 0"),
+        ({"weight": "2"}, "x", "p.jsonl:1: weight: must be a number above 0"),
+        ({"checks": [{"type": "exact"}]}, "x", "p.jsonl:1: checks[0].value: must be text"),
+        ({}, [], "r.jsonl:1: answer: is empty"),
+        ({}, ["x", 3], "r.jsonl:1: answer[1]: must be text, found a number"),
+        ({}, ["x", " "], "r.jsonl:1: answer[1]: is empty"),
+    ],
+)
+def test_wrong_weights_references_and_checks_are_named(tmp_path, prompt, answer, expected):
+    found = problems(tmp_path, prompts=[PROMPTS[0] | prompt], references=[{"id": "a", "answer": answer}])
+    assert expected in found
+
+
+def test_a_metric_that_is_not_installed_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("lora_kit.harness.metric.find_spec", lambda _: None)
+    found = problems(tmp_path, header=HEADER.replace("chrf", "embedding_similarity"))
+    assert "embedding_similarity is not installed; pip install 'lora-kit[embedding]'" in found
+
+
+def test_shipped_references_keep_the_rules_of_their_prompts():
+    items = [item for suite in list_suites() for item in suite.items if item.checks]
+    assert len(items) >= 14
+    broken = [(i.id, c.wanted) for i in items for c in i.checks if not c.run(i.reference).passed]
+    assert broken == []
+    assert not any(item.checks for item in load_suite("quickstart").items)

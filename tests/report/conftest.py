@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,14 @@ from lora_kit.artifacts.metrics_log import MetricsLog
 from lora_kit.artifacts.run_dir import RunDir, open_run
 from lora_kit.data.account import Account, DataReport, measure
 from lora_kit.data.types import Conversation, Message
+from lora_kit.harness.chat_reply import ChatReply
+from lora_kit.harness.client import ChatFailureError
+from lora_kit.harness.comparing.run import CompareJob, Contest, compare
 from lora_kit.harness.engine import Generation, Likelihood
+from lora_kit.harness.judging.backend import Question
+from lora_kit.harness.judging.kind import Prompt
+from lora_kit.harness.judging.run import JudgeJob, judge
+from lora_kit.harness.judging.sides import Pairing, Side, read_pairing
 from lora_kit.harness.run import evaluate
 from lora_kit.harness.suite import Item, Suite
 from lora_kit.recipe.schema import EvaluateSpec
@@ -187,3 +195,90 @@ def full_run(bare_run: RunDir, better_results: dict[str, Any]) -> RunDir:
     write_json(run.merged / "certificate.json", CERTIFICATE)
     write_json(run.evaluations / "quickstart" / "results.json", better_results)
     return run
+
+
+class StandInJudge:
+    """Says what a function of the question says; a failure for None."""
+
+    host, model, costs = "judges.example", "gpt-stand-in", False
+
+    def __init__(self, script: Callable[[Question], str | None]) -> None:
+        self.script = script
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[tuple[int, Any]]:
+        for index, question in enumerate(questions):
+            said = self.script(question)
+            reply = ChatFailureError("503 busy") if said is None else ChatReply(said, self.model)
+            yield index, reply
+
+    def close(self) -> None:
+        pass
+
+
+def verdict(question: Question) -> str | None:
+    """Prompt 0: the first shown wins; 1: unreadable; 2: no reply; of the others every fourth is lost."""
+    number, shown = int(question.showing.prompt.id.rpartition("-")[2]), question.showing.players
+    if number in (1, 2):
+        return "Well..." if number == 1 else None
+    if number == 0:
+        return f"The first is fine.\n{HOSTILE}\n1"
+    tuned_wins = number % 4 != 3
+    return f"About {question.showing.prompt.id}.\n{1 if (shown[0] == 'tuned') == tuned_wins else 2}"
+
+
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)> \x1b[31m\u202e\u2028 | [a](b:c)'
+GRADES = {"tuned": 7, "base": 5}
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an evaluation of two models, two judges' sections, rule checks and leaked prompts."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    suite = make_suite(24)
+    items = [replace(i, category=("open_qa", "writing")[n % 2]) for n, i in enumerate(suite.items)]
+    results = results_json(lambda n: 20.0 + n % 4, suite=replace(suite, items=tuple(items)))
+    results["items"][5]["answers"]["tuned"]["text"] = f"{HOSTILE} {'x' * 3000}"
+    checks = [
+        {"type": "number", "wanted": "the last number is 137", "passed": False, "reason": "it is 147"},
+        {"type": "contains", "wanted": "contains 'years'", "passed": True, "reason": ""},
+    ]
+    results["items"][3]["answers"]["tuned"]["checks"] = checks
+    found = [{"part": "prompt", "level": "exact", "share": 1.0, "rows": ["rows.jsonl:12"]}]
+    counts = {"exact": 1, "probable": 0, "possible": 0, "none": 23}
+    leaked = [{"id": "q-4", "level": "exact", "found": found}]
+    results["leakage"] = {"status": "known", "reason": "", "counts": counts, "items": leaked, "subsets": []}
+    write_json(folder / "results.json", results)
+    pairing = read_pairing(str(folder), "base", None)
+    judge(pairing, StandInJudge(verdict), JudgeJob(), folder)
+    judge(
+        pairing,
+        StandInJudge(lambda q: f"[[{GRADES[q.showing.players[0]]}]]"),
+        JudgeJob("single"),
+        folder,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def only_judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `judge` on two files of answers, without an evaluation."""
+    folder = tmp_path_factory.mktemp("judged")
+    prompts = tuple(Prompt(f"p-{n}", "", f"p-{n}", f"Question {n}?", "") for n in range(8))
+    sides = [
+        Side(name, {p.id: f"{name} {p.id}" for p in prompts}, {}, f"{name}.jsonl")
+        for name in ("tuned", "other")
+    ]
+    judge(Pairing("made", prompts, *sides), StandInJudge(lambda _: "3"), JudgeJob(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `compare`: three systems on twelve prompts; a beats all, b and c tie by place."""
+    folder = tmp_path_factory.mktemp("compared")
+    prompts = tuple(Prompt(f"p-{n}", "qa", f"p-{n}", f"Question {n}?", f"Gold {n}") for n in range(12))
+    said = {name: {p.id: f"{name} says {p.id} {'so ' * n}" for n, p in enumerate(prompts)} for name in "abc"}
+    sides = tuple(Side(name, answers, {}, f"{name}.jsonl") for name, answers in said.items())
+    script = StandInJudge(lambda question: "2" if question.showing.players[1] == "a" else "1")
+    compare(Contest("made", prompts, sides), script, CompareJob(), folder)
+    return folder

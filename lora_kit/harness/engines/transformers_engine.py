@@ -1,18 +1,18 @@
 """Base, adapter or merged model in process, through transformers.
 
 Base and adapter are two engines on one copy of the weights: the base is the same
-model with its adapter switched off. Prompts of like length are answered together,
-padded on the left, and longest first, so that memory runs out at once or never.
+model with its adapter switched off. ``model.generate`` answers many prompts at once,
+and gives a finished row's place to the next prompt.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lora_kit.catalogue import FAMILIES
 from lora_kit.data.collate import flatten, pad
@@ -21,7 +21,10 @@ from lora_kit.data.plan_batches import plan_micro_batches
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, ModelError, Problem
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
+from lora_kit.model.adapter_inject import ADAPTER
+from lora_kit.model.context import context_tokens
 from lora_kit.model.forward import example_nats
+from lora_kit.model.generate import start_decoding
 
 MICRO_BATCH_TOKENS = 2048
 SHOWN_PROBLEMS = 20
@@ -34,11 +37,11 @@ class TransformersEngine:
         name: What to call it in a table.
         model: A causal language model; a PeftModel if it has an adapter.
         encoder: Text to ids, as in training.
-        adapter: Whether the adapter is on; False on a PeftModel is the base.
+        adapter: Whether the adapter is on; False on a PeftModel is the base. A name where there are several.
         base_fingerprint: Hash of the base's weights where it is known; else they are hashed when needed.
 
     Raises:
-        ModelError: ``adapter`` is asked for and there is none.
+        ModelError: ``adapter`` is asked for and there is none, or none of this name.
     """
 
     measures_likelihood = True
@@ -49,15 +52,16 @@ class TransformersEngine:
         model: PreTrainedModel | PeftModel,
         encoder: Encoder,
         *,
-        adapter: bool,
+        adapter: bool | str,
         base_fingerprint: str | None = None,
     ) -> None:
         self.name = name
         self._model = model
         self._encoder = encoder
-        self._adapter = adapter
+        self._adapter = ADAPTER if adapter is True else adapter or None
         self._base_fingerprint = base_fingerprint
-        if adapter and not isinstance(model, PeftModel):
+        known = model.peft_config if isinstance(model, PeftModel) else {}
+        if adapter and (ADAPTER if adapter is True else adapter) not in known:
             raise ModelError(f"{name} has no adapter to switch on")
 
     @cached_property
@@ -65,9 +69,9 @@ class TransformersEngine:
         """Hash of base, adapter (if on), number type and encoder."""
         named = dict(self._model.named_parameters())
         base = self._base_fingerprint or _hash_tensors({k: v for k, v in named.items() if "lora_" not in k})
-        adapter = (
-            _hash_tensors({k: v for k, v in named.items() if "lora_" in k}) if self._adapter else "no adapter"
-        )
+        mark = f".{self._adapter}."  # the name is no part of the adapter
+        own = {k.replace(mark, f".{ADAPTER}."): v for k, v in named.items() if "lora_" in k and mark in k}
+        adapter = _hash_tensors(own) if self._adapter else "no adapter"
         numbers = f"{self._model.dtype} {getattr(self._model.config, 'quantization_config', None)}"
         parts = ("transformers-1", base, adapter, numbers, self._encoder.fingerprint)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -75,7 +79,7 @@ class TransformersEngine:
     def generate(
         self, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int, batch_size: int
     ) -> Iterator[tuple[int, Generation]]:
-        """Answer greedily, in batches of like length; the answer does not depend on the batch.
+        """Answer greedily, ``batch_size`` rows in flight; each answer is yielded when it is finished.
 
         Raises:
             DataError: A prompt leaves no room for an answer.
@@ -84,13 +88,15 @@ class TransformersEngine:
         self._check_room(
             [(len(row) + 1, _excerpt(messages)) for row, messages in zip(rows, prompts, strict=True)]
         )
-        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            limits = [self._room(len(rows[index]), max_new_tokens) for index in chosen]
-            answers = self._continue([rows[index] for index in chosen], max(limits))
-            for index, limit, ids in zip(chosen, limits, answers, strict=True):
-                yield index, self._generation(ids[:limit])
+        limits = [self._room(len(row), max_new_tokens) for row in rows]
+        decoding = start_decoding(
+            self._model, rows, limits, frozenset(self._encoder.stop_ids), places=batch_size
+        )
+        while decoding.busy:
+            with self._at_work():
+                finished = decoding.advance()
+            for index, ids in finished:
+                yield index, self._generation(ids)
 
     def likelihood(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, Likelihood]]:
         """Measure the answers that are marked as trained, end mark included, in micro-batches.
@@ -128,41 +134,21 @@ class TransformersEngine:
             for parameter in trainable:
                 parameter.requires_grad_()
 
-    def _side(self) -> AbstractContextManager[None]:
-        is_base = isinstance(self._model, PeftModel) and not self._adapter
-        side: AbstractContextManager[None] = self._model.disable_adapter() if is_base else nullcontext()
-        return side
-
-    def _continue(self, rows: Sequence[Sequence[int]], limit: int) -> list[list[int]]:
-        """Generate up to ``limit`` ids after each row, padded behind a stop id."""
-        width = max(len(row) for row in rows)
-        input_ids = torch.tensor(
-            [[0] * (width - len(row)) + list(row) for row in rows], device=self._model.device
-        )
-        mask = torch.tensor(
-            [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device
-        )
-        stops = sorted(self._encoder.stop_ids)
-        config = GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=limit,
-            eos_token_id=stops or None,
-            pad_token_id=stops[0] if stops else 0,
-            use_cache=True,
-        )
-        model = self._model.get_base_model() if isinstance(self._model, PeftModel) else self._model
-        own, model.generation_config = (
-            model.generation_config,
-            GenerationConfig(),
-        )  # its temperature etc. would leak in
-        try:
-            with self._at_work():
-                output = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)
-        finally:
-            model.generation_config = own
-        ids: list[list[int]] = output[:, width:].tolist()
-        return ids
+    @contextmanager
+    def _side(self) -> Iterator[None]:
+        """The base, or one of its adapters; switching copies nothing."""
+        if not isinstance(self._model, PeftModel):
+            yield
+        elif self._adapter is None:
+            with self._model.disable_adapter():
+                yield
+        else:
+            before = self._model.active_adapter
+            self._model.set_adapter(self._adapter)
+            try:
+                yield
+            finally:
+                self._model.set_adapter(before)
 
     def _generation(self, ids: Sequence[int]) -> Generation:
         end = next((at for at, token in enumerate(ids) if token in self._encoder.stop_ids), None)
@@ -189,8 +175,7 @@ class TransformersEngine:
 
 def _context_tokens(model: PreTrainedModel | PeftModel) -> int | None:
     """Most tokens that the model has positions for; None where there is no limit (ALiBi)."""
-    limit: int | None = getattr(model.config, "max_position_embeddings", None)
-    return limit
+    return context_tokens(model.config)
 
 
 def _lies_flat(model_type: str) -> bool:

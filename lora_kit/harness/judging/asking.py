@@ -34,12 +34,14 @@ class Judgment:
         ruling: None if it was not judged.
         replies: What the judge said, one for each attempt that was answered.
         why: Why there is no ruling, or no reply at all; empty if there is a ruling.
+        keys: The replies' keys in the journal.
     """
 
     showing: Showing
     ruling: Ruling | None
     replies: tuple[ChatReply, ...]
     why: str = ""
+    keys: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -205,11 +207,12 @@ class Asking:
         return next((ruling for ruling in rulings if ruling is not None), None)
 
     def _judgment(self, showing: Showing) -> Judgment:
-        replies, ruling = self._replies(showing), self._ruling(showing)
+        replies, ruling = tuple(self._replies(showing)), self._ruling(showing)
+        keys = tuple(key for at in (1, 2) if self._journal.get(key := self.question(showing, at).key))
         if ruling is not None:
-            return Judgment(showing, ruling, tuple(replies))
+            return Judgment(showing, ruling, replies, keys=keys)
         if replies:
-            return Judgment(showing, None, tuple(replies), self._kind.why_unread(replies[-1]))
+            return Judgment(showing, None, replies, self._kind.why_unread(replies[-1]), keys)
         return Judgment(showing, None, (), self._failures.get(self.question(showing, 1).key, "not asked"))
 
 

@@ -4,9 +4,8 @@ The journal is written as replies come, so that a run which is cut, refused or k
 on where it was. What was not judged is counted and listed, and makes the command fail.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,23 +13,23 @@ from typing import Any
 
 from lora_kit import __version__
 from lora_kit.artifacts.commit import write_json
-from lora_kit.artifacts.disk import disk_errors
+from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.catalogue import JUDGES
-from lora_kit.errors import DataError, IncompleteError
+from lora_kit.errors import IncompleteError
 from lora_kit.harness.engine import Progress
 from lora_kit.harness.journal import open_journal
 from lora_kit.harness.judging.asking import Asking, AskSettings, Judgment
 from lora_kit.harness.judging.backend import JudgeBackend
 from lora_kit.harness.judging.budget import Budget, CostEstimate, Spending, estimate_cost, require_affordable
 from lora_kit.harness.judging.flags import answered_by, family_flags, injection_flags, injections, model_flags
-from lora_kit.harness.judging.kind import JudgeKind
+from lora_kit.harness.judging.kind import JudgeKind, Prompt, Showing
 from lora_kit.harness.judging.plan import Orders, plan_showings
 from lora_kit.harness.judging.record import JOURNAL
-from lora_kit.harness.judging.sides import RESULTS, Pairing
+from lora_kit.harness.judging.sides import REFERENCE, Pairing, Side
 from lora_kit.harness.judging.summary import summarise
-from lora_kit.harness.results import RESULTS_VERSION
-
-SECTION = "judgments"
+from lora_kit.harness.judging.verdicts import prompt_hash, verdict_of
+from lora_kit.harness.results_file import JUDGMENTS as SECTION
+from lora_kit.harness.results_file import RESULTS, answer_hashes, read_results, with_answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,23 @@ class JudgeJob:
     orders: Orders = "both"
     settings: AskSettings = field(default_factory=AskSettings)
     budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking.
+
+    Args:
+        judgments: One for each showing, judged or not.
+        asked: Replies that were got now, not from the journal.
+        spent: Tokens and cost of these.
+        estimate: What was expected before.
+    """
+
+    judgments: list[Judgment]
+    asked: int
+    spent: dict[str, Any]
+    estimate: dict[str, Any]
 
 
 def judge(
@@ -74,7 +90,8 @@ def judge(
 
     Raises:
         RecipeError: An unknown kind, or more expensive than allowed; nothing was asked.
-        DataError: The kind needs references and there are none.
+        DataError: The kind needs references and there are none, or the folder holds other answers.
+        RunLockedError: Another process works in the folder.
         MachineError: A file can't be written.
     """
     kind: JudgeKind = JUDGES[job.kind]
@@ -86,23 +103,45 @@ def judge(
         (system.answers, against.answers),
         orders=job.orders,
     )
+    with folder_lock(folder):
+        before = read_results(folder / RESULTS, pairing.suite)
+        results = with_answers(before, asked_items(pairing.prompts, (system, against)))
+        asked = ask_all(showings, backend, job, folder, on_estimate=on_estimate, on_progress=on_progress)
+        ids = [prompt.id for prompt in pairing.prompts]
+        section = {
+            **_about(pairing, backend, kind, job),
+            "items": ids,
+            "answers": answer_hashes(results["items"], (system.name, against.name), ids),
+            **account(asked, backend.model),
+            **summarise(kind, asked.judgments, system.name, against.name),
+        }
+        write_json(folder / RESULTS, add_section(results, section))
+    return section
+
+
+def ask_all(
+    showings: Sequence[Showing],
+    backend: JudgeBackend,
+    job: JudgeJob,
+    folder: Path,
+    *,
+    on_estimate: Callable[[CostEstimate], None] = lambda _: None,
+    on_progress: Progress | None = None,
+) -> Asked:
+    """Ask what the folder's journal does not know; nothing is asked if it could cost too much.
+
+    Raises:
+        RecipeError: More expensive than allowed.
+        MachineError: The journal can't be written.
+    """
     spending = Spending(job.budget)
     with open_journal(folder / JOURNAL) as journal:
-        asking = Asking(kind, backend, journal, job.settings, on_reply=spending.note)
+        asking = Asking(JUDGES[job.kind], backend, journal, job.settings, on_reply=spending.note)
         estimate = estimate_cost(asking.missing(showings), job.budget)
         require_affordable(estimate, job.budget)
         on_estimate(estimate)
         judgments = asking.ask(showings, on_progress=on_progress, may_ask=spending.leaves_room)
-    section = {
-        **_about(pairing, backend, kind, job),
-        **_account(judgments, backend.model),
-        **summarise(kind, judgments, system.name, against.name),
-        "asked": asking.asked,
-        "spent": spending.to_json(),
-        "estimate": estimate.to_json(),
-    }
-    add_section(folder / RESULTS, pairing, section)
-    return section
+    return Asked(judgments, asking.asked, spending.to_json(), estimate.to_json())
 
 
 def require_judged(section: dict[str, Any], least: float) -> None:
@@ -126,22 +165,25 @@ def require_judged(section: dict[str, Any], least: float) -> None:
         )
 
 
-def add_section(path: Path, pairing: Pairing, section: dict[str, Any]) -> None:
-    """Put a section into results.json, in the place of an older one of the same judge, kind and systems.
-
-    Raises:
-        DataError: The file is there and is no results.json.
-        MachineError: It can't be written.
-    """
-    results: dict[str, Any] = {"results_version": RESULTS_VERSION, "suite": {"name": pairing.suite}}
-    if path.exists():
-        try:
-            with disk_errors(path):
-                results = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            raise DataError("not a results.json", where=str(path), cure="pass another --out") from None
+def add_section(results: Mapping[str, Any], section: dict[str, Any]) -> dict[str, Any]:
+    """Results with a section, in the place of an older one of the same judge, kind and systems."""
     others = [old for old in results.get(SECTION, []) if _identity(old) != _identity(section)]
-    write_json(path, {**results, SECTION: [*others, section]})
+    return {**results, SECTION: [*others, section]}
+
+
+def asked_items(prompts: Iterable[Prompt], sides: Iterable[Side]) -> list[dict[str, Any]]:
+    """What is judged, as items of results.json; the suite's own references are no system's answers."""
+    systems = [side for side in sides if side.name != REFERENCE]
+    return [
+        {
+            "id": prompt.id,
+            "category": prompt.category,
+            "prompt": prompt.question,
+            "reference": prompt.gold,
+            "answers": {side.name: {"text": side.answers[prompt.id]} for side in systems},
+        }
+        for prompt in prompts
+    ]
 
 
 def _identity(section: dict[str, Any]) -> tuple[Any, ...]:
@@ -159,14 +201,16 @@ def _about(pairing: Pairing, backend: JudgeBackend, kind: JudgeKind, job: JudgeJ
         "prompts": len(pairing.prompts),
         "orders": job.orders if kind.shown == 2 else None,
         "judge": {"model": backend.model, "host": backend.host},
+        "prompt_hash": prompt_hash(kind),
         "settings": {**asdict(job.settings), "extra": dict(job.settings.extra)},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "lora_kit": __version__,
     }
 
 
-def _account(judgments: Sequence[Judgment], asked_model: str) -> dict[str, Any]:
-    """How many were judged, and each one that was not, with its reason."""
+def account(asked: Asked, asked_model: str) -> dict[str, Any]:
+    """How many were judged, each one that was not with its reason, and what it took."""
+    judgments = asked.judgments
     by_status: dict[str, list[Judgment]] = {"parsed": [], "unparsed": [], "error": []}
     for judgment in judgments:
         by_status[judgment.status].append(judgment)
@@ -183,12 +227,16 @@ def _account(judgments: Sequence[Judgment], asked_model: str) -> dict[str, Any]:
         ],
         "layers": dict(Counter(j.ruling.layer for j in judged if j.ruling)),
         "answered_by": models,
+        "verdicts": [verdict_of(judgment) for judgment in judgments],
         "injections": [asdict(one) for one in orders_to_judge],
         "flags": [
             *model_flags(asked_model, models),
             *family_flags(asked_model, sorted({name for j in judgments for name in j.showing.players})),
             *injection_flags(orders_to_judge),
         ],
+        "asked": asked.asked,
+        "spent": asked.spent,
+        "estimate": asked.estimate,
     }
 
 

@@ -6,7 +6,8 @@ folder with results.json, or the suite's references. Prompts are the suite's, a 
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,13 @@ def read_pairing(answers: str, against: str, suite: str | None) -> Pairing:
         DataError: Something is missing or does not fit (all problems at once).
         RecipeError: There is no way to tell what was asked.
     """
-    models = _read_models(answers, suite)
+    models = read_models(answers, suite)
     system = models[-1]
-    prompts = _prompts(suite, system)
+    prompts = read_prompts(suite, system)
     other = _against(against, models, prompts)
     if other.name == system.name:
-        other, system = (_with_folder(side) for side in (other, system))
-    _require_answers(prompts, (system, other))
+        other, system = (with_folder(side) for side in (other, system))
+    require_answers(prompts, (system, other))
     return Pairing(suite or Path(answers).name, tuple(prompts.values()), system, other)
 
 
@@ -89,7 +90,13 @@ def default_folder(pairing: Pairing) -> Path:
     return Path("evaluations") / names
 
 
-def _read_models(source: str, suite: str | None) -> list[Side]:
+def read_models(source: str, suite: str | None) -> list[Side]:
+    """The side of a file of answers, or all models of an evaluation, the last of them the one that it is of.
+
+    Raises:
+        DataError: There are no answers, or they can't be read.
+        RecipeError: There are several evaluations and no suite to choose by.
+    """
     path = Path(source)
     if path.is_file() and path.name != RESULTS:
         return [_read_file(path)]
@@ -142,7 +149,13 @@ def _read_file(path: Path) -> Side:
     return Side(path.name.partition(".")[0], answers, prompts, str(path))
 
 
-def _prompts(suite: str | None, system: Side) -> dict[str, Prompt]:
+def read_prompts(suite: str | None, system: Side) -> dict[str, Prompt]:
+    """The prompts of a suite or file by id; without one, those in the answers' own rows.
+
+    Raises:
+        DataError: They can't be read.
+        RecipeError: There are none.
+    """
     if suite is None:
         if system.prompts and len(system.prompts) == len(system.answers):
             return dict(system.prompts)
@@ -196,18 +209,24 @@ def _against(against: str, models: list[Side], prompts: Mapping[str, Prompt]) ->
     raise RecipeError(f"no answers '{against}' to compare with", key="--against", cure=cure)
 
 
-def _with_folder(side: Side) -> Side:
+def with_folder(side: Side) -> Side:
     """Two files of one name are told apart by their folders."""
     name = f"{Path(side.where).parent.name}/{side.name}"
     return Side(name, side.answers, side.prompts, side.where)
 
 
-def _require_answers(prompts: Mapping[str, Prompt], sides: tuple[Side, Side]) -> None:
+def require_answers(prompts: Mapping[str, Prompt], sides: Sequence[Side]) -> None:
+    """Refuse missing and surplus answers, and two sides of one name.
+
+    Raises:
+        DataError: All that is wrong.
+    """
     problems = []
     if not prompts:
         problems.append(Problem("there are no prompts"))
-    if sides[0].name == sides[1].name:
-        problems.append(Problem("both sides have one name", sides[0].where, sides[0].name))
+    for name, count in Counter(side.name for side in sides).items():
+        if count > 1:
+            problems.append(Problem(f"{count} sides have one name", key=name))
     for side in sides:
         missing, surplus = prompts.keys() - side.answers.keys(), side.answers.keys() - prompts.keys()
         problems += [Problem(f"no answer of {side.name} to prompt '{n}'", side.where) for n in missing]

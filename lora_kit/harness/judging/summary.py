@@ -42,8 +42,8 @@ def summarise(kind: JudgeKind, judgments: Sequence[Judgment], system: str, again
     if kind.shown == 2:
         found["preference"] = _preference(kind, judged, system)
         found["bias"] = bias_of(judged, system)
-    finite: dict[str, Any] = _finite(found)
-    return finite
+    section: dict[str, Any] = finite(found)
+    return section
 
 
 def share_of(kind: JudgeKind, judgment: Judgment, system: str) -> tuple[float, float]:
@@ -133,9 +133,12 @@ def _with_interval(cells: Sequence[Cell]) -> dict[str, Any]:
     return {"estimate": asdict(estimate(*model, items=len(sums))), "difference": asdict(outcome)}
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 - JSON
+def finite(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """JSON data with None for every number that is not finite."""
     if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -72,6 +72,18 @@ def open_judge(
     return EndpointJudge(client, choice.model, parallel=choice.parallel)
 
 
+def require_judge(source: str | None) -> str:
+    """The source, if there is one.
+
+    Raises:
+        RecipeError: Nobody was named; says who can judge.
+    """
+    if not source:
+        cure = "a chat server (--judge URL --model NAME), local:MODEL, person, or replay:FILE"
+        raise RecipeError("nobody judges", key="--judge", cure=f"{cure}; without one: lora-kit evaluate")
+    return source
+
+
 def _person(choice: JudgeChoice, terminal: Terminal | None) -> PersonJudge:
     if terminal is None:
         raise RecipeError("a person votes in a terminal, and there is none")

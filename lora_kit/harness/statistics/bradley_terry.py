@@ -26,23 +26,30 @@ class BradleyTerryRating:
     high: float
 
 
-def bradley_terry(matches: Matches, *, samples: int = 1000, seed: int = 0) -> dict[str, BradleyTerryRating]:
+def bradley_terry(
+    matches: Matches, *, samples: int = 1000, seed: int = 0, prior_ties: float = 0.0
+) -> dict[str, BradleyTerryRating]:
     """Fit ratings and resample prompts.
 
     Args:
         matches: What was judged.
         samples: Resamples behind the interval; 0 for none.
         seed: Of the resampling.
+        prior_ties: Ties added between any two who met, so that who never lost keeps a rating that means
+            something; one is Jeffreys' prior for two players, 0 the plain maximum of the likelihood.
 
     Returns:
         Rating by player.
     """
     players = len(matches.players)
     wins = _win_matrices(matches)
-    points = _fit(wins.sum(axis=0).reshape(1, players, players))[0]
+    total = wins.sum(axis=0).reshape(1, players, players)
+    prior = 0.5 * prior_ties * (total + total.transpose(0, 2, 1) > 0.0)
+    points = _fit(total + prior)[0]
     spread = points[None]
     if samples:
-        spread = _fit(resample_sums(wins, samples=samples, seed=seed).reshape(samples, players, players))
+        drawn = resample_sums(wins, samples=samples, seed=seed).reshape(samples, players, players)
+        spread = _fit(drawn + prior)
     low, high = np.quantile(spread, [0.025, 0.975], axis=0)
     return {
         name: BradleyTerryRating(float(points[at]), float(low[at]), float(high[at]))

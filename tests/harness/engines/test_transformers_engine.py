@@ -17,8 +17,9 @@ from lora_kit.errors import DataError, ModelError
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.harness.run import evaluate
 from lora_kit.harness.suite import Item, Suite
-from lora_kit.model.adapter_inject import add_adapter
+from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter, attach_another
 from lora_kit.model.base import find_base
+from lora_kit.model.generate import Decoding
 from lora_kit.model.load import load_model
 from lora_kit.recipe.schema import BaseSpec, EvaluateSpec, LoraSpec, QuantizationSpec
 
@@ -276,3 +277,39 @@ def test_an_evaluation_of_base_and_adapter_end_to_end(tiny_llama, tmp_path):
     assert real.models[0] == nil.models[0]
     assert real.models[1].metrics["bits_per_byte"] != nil.models[1].metrics["bits_per_byte"]
     assert real.to_json() | {"seconds": 0} == evaluate(engines(), suite, spec).to_json() | {"seconds": 0}
+
+
+def test_several_adapters_answer_on_one_copy_of_the_base(tuned, tiny_llama):
+    second = Opened(tiny_llama, lora=True)
+    with torch.no_grad():
+        for name, parameter in second.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0.0, 0.4, generator=torch.Generator().manual_seed(len(name)))
+    first, base = answers(tuned.engine(adapter=True)), answers(tuned.engine(adapter=False))
+    weights = sum(p.numel() for n, p in tuned.model.named_parameters() if "lora_" not in n)
+    prints = tuned.engine(adapter=True).fingerprint
+    config = adapter_config(second.model, "tiny")
+    attach_another(tuned.model, "second", config, adapter_tensors(second.model))
+    assert sum(p.numel() for n, p in tuned.model.named_parameters() if "lora_" not in n) == weights
+    other = TransformersEngine("second", tuned.model, tuned.encoder, adapter="second")
+    assert answers(other) == answers(second.engine(adapter=True))
+    assert tuned.model.active_adapter == "default"
+    assert (answers(tuned.engine(adapter=True)), answers(tuned.engine(adapter=False))) == (first, base)
+    assert tuned.engine(adapter=True).fingerprint == prints
+    assert other.fingerprint == second.engine(adapter=True).fingerprint != prints
+    with pytest.raises(ModelError, match="'second' already"):
+        attach_another(tuned.model, "second", config, adapter_tensors(second.model))
+    with pytest.raises(ModelError, match="no adapter"):
+        TransformersEngine("m", tuned.model, tuned.encoder, adapter="third")
+
+
+def test_answers_are_yielded_when_they_are_finished(opened, monkeypatch):
+    """Two places for five prompts of unlike lengths: a finished answer does not wait for the others."""
+    advanced = []
+    plain = Decoding.advance
+    monkeypatch.setattr(Decoding, "advance", lambda self: advanced.append(1) or plain(self))
+    seen = [
+        len(advanced) for _ in opened.engine(adapter=False).generate(PROMPTS, max_new_tokens=6, batch_size=2)
+    ]
+    assert seen == sorted(seen)
+    assert len(set(seen)) >= 3

@@ -3,12 +3,12 @@ import pytest
 
 from lora_kit.harness.statistics.bootstrap import resample_sums
 from lora_kit.harness.statistics.verdict import (
-    POWER_FACTOR,
     Difference,
     difference_of_ratios,
     estimate,
     more_items_needed,
     paired_standard_error,
+    power_factor,
     verdict_of,
 )
 
@@ -38,9 +38,10 @@ def compare(
         (-0.2, 0.0, False, "can't tell"),
     ],
 )
-def test_the_verdict_is_the_interval(low, high, higher, verdict):
-    assert verdict_of(low, high, clusters=6, higher_is_better=higher) == verdict
-    assert verdict_of(low, high, clusters=5, higher_is_better=higher) == "can't tell"
+def test_the_verdict_needs_the_interval_the_test_and_enough_clusters(low, high, higher, verdict):
+    assert verdict_of(low, high, p=0.05, clusters=6, higher_is_better=higher) == verdict
+    assert verdict_of(low, high, p=0.05, clusters=5, higher_is_better=higher) == "can't tell"
+    assert verdict_of(low, high, p=0.06, clusters=6, higher_is_better=higher) == "can't tell"
 
 
 def test_a_model_equals_itself():
@@ -56,7 +57,7 @@ def test_the_standard_error_of_means_is_the_paired_one():
     error = paired_standard_error(np.column_stack([a, ones]), np.column_stack([b, ones]))
     assert error == pytest.approx(np.std(a - b, ddof=1) / np.sqrt(30))
     outcome = compare(a, b)
-    assert outcome.smallest_visible == pytest.approx(POWER_FACTOR * error)
+    assert outcome.smallest_visible == pytest.approx(power_factor(clusters=30) * error)
 
 
 def test_the_standard_error_of_ratios_is_that_of_the_bootstrap():
@@ -78,9 +79,12 @@ def test_the_value_is_a_ratio_of_sums_not_a_mean_of_ratios():
 
 def test_more_items_follow_the_power_formula():
     # 40 items with error 0.1 see 0.28; half of that needs four times as many.
-    assert more_items_needed(0.14, 0.1, clusters=40, items=40) == 120
-    assert more_items_needed(-0.14, 0.1, clusters=40, items=40) == 120
-    assert more_items_needed(0.14, 0.1, clusters=20, items=40) == 120
+    half = power_factor() * 0.1 / 2
+    assert more_items_needed(half, 0.1, clusters=40, items=40) == 120
+    assert more_items_needed(-half, 0.1, clusters=40, items=40) == 120
+    assert more_items_needed(half, 0.1, clusters=20, items=40) == 120
+    assert more_items_needed(half, 0.1, clusters=40, items=40, tests=6) > 180
+    assert more_items_needed(9.0, 0.1, clusters=40, items=40) == 1
     assert more_items_needed(0.0, 0.1, clusters=40, items=40) is None
     assert more_items_needed(9.0, 0.1, clusters=2, items=2) == 4
 
@@ -89,7 +93,7 @@ def test_a_decided_difference_needs_no_more_items():
     generator = np.random.default_rng(2)
     base = generator.normal(size=50)
     outcome = compare(base + generator.normal(1.0, 0.1, 50), base)
-    assert (outcome.verdict, outcome.more_items_needed, outcome.p) == ("better", 0, 0.0)
+    assert (outcome.verdict, outcome.more_items_needed, outcome.p) == ("better", 0, 1 / 1001)
     assert outcome.low < outcome.difference < outcome.high
 
 
@@ -99,7 +103,7 @@ def test_null_is_called_at_the_nominal_rate_and_the_smallest_visible_difference_
     false = seen = 0
     for seed in range(runs):
         base, noise = generator.normal(size=items), generator.normal(size=items)
-        visible = POWER_FACTOR * np.sqrt(2) / np.sqrt(items)
+        visible = power_factor(clusters=items) * np.sqrt(2) / np.sqrt(items)
         false += compare(noise, base, seed=seed).verdict != "can't tell"
         seen += compare(noise + visible, base, seed=seed).verdict == "better"
     assert false / runs <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / runs)

@@ -1,0 +1,1 @@
+"""Many systems, one journal, one ranking."""

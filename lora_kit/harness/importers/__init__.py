@@ -1,0 +1,1 @@
+"""Other people's question and answer files; one file a form."""
