@@ -54,6 +54,27 @@ class Opened:
     adapter: SavedAdapter | None
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterParts:
+    """An adapter, checked against its base, whose weights nobody has read yet.
+
+    Args:
+        name: What to call it in a table.
+        encoder: Text to ids, as in training.
+        files: Where the base is.
+        adapter: The adapter.
+        quantization: How the base was held in training.
+        dtype: In which number type.
+    """
+
+    name: str
+    encoder: Encoder
+    files: BaseFiles
+    adapter: SavedAdapter
+    quantization: QuantizationSpec
+    dtype: str
+
+
 def tokenizer_files(folder: Path) -> dict[str, Path]:
     """The files of a folder that make up its tokenizer and chat template."""
     return {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
@@ -108,15 +129,25 @@ def open_adapter(folder: Path, *, name: str, device: str = "auto", base: str | N
     Raises:
         ModelError: The base, tokenizer or template is not the one that the adapter was trained with.
     """
-    saved = read_adapter(folder)
-    files = find_adapter_base(saved, base)
-    encoder = adapter_encoder(saved)
-    quantization = QuantizationSpec.model_validate(saved.provenance.get("quantization", {}))
-    dtype = base_facts(saved).get("dtype", "float32")
-    model = load_model(files, dtype=dtype, quantization=quantization, device=device)
+    parts = find_adapter(folder, name=name, base=base)
+    saved, files = parts.adapter, parts.files
+    model = load_model(files, dtype=parts.dtype, quantization=parts.quantization, device=device)
     attached = attach_adapter(model, saved.config, saved.tensors())
     attached.eval()
-    return Opened(name, attached, encoder, files, saved)
+    return Opened(name, attached, parts.encoder, files, saved)
+
+
+def find_adapter(folder: Path, *, name: str, base: str | None = None) -> AdapterParts:
+    """Find a saved adapter's base, tokenizer and template, and compare fingerprints.
+
+    Raises:
+        ModelError: As for :func:`open_adapter`.
+    """
+    saved = read_adapter(folder)
+    files = find_adapter_base(saved, base)
+    quantization = QuantizationSpec.model_validate(saved.provenance.get("quantization", {}))
+    dtype = base_facts(saved).get("dtype", "float32")
+    return AdapterParts(name, adapter_encoder(saved), files, saved, quantization, dtype)
 
 
 def base_facts(saved: SavedAdapter) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from lora_kit.errors import RecipeError
 from lora_kit.harness.suite_texts import suite_texts
 from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
 from lora_kit.model.base import BaseFiles, find_base
+from lora_kit.model.context import check_longest
 from lora_kit.model.load import check_vocabulary, load_model
+from lora_kit.model.memory import keep_freed_memory, recompute_layers
 from lora_kit.recipe.fingerprint import recipe_fingerprint, training_fingerprint
 from lora_kit.recipe.load import dump_recipe, load_resolved
 from lora_kit.recipe.schema import Recipe
@@ -116,7 +118,11 @@ def _build_job(recipe: Recipe, run: RunDir, bench: _Bench, observer: Observer) -
         bench.files, dtype=recipe.base.dtype, quantization=recipe.quantization, device=recipe.train.device
     )
     check_vocabulary(bench.files, bench.encoder.tokenizer.hf.get_vocab())
+    check_longest(model.config, int((bench.data.train + bench.data.validation).lengths.max(initial=0)))
     adapted = add_adapter(model, recipe.lora, family, seed=recipe.train.seed)
+    keep_freed_memory()
+    if recipe.engine.memory == "low":
+        recompute_layers(adapted)
     plan = plan_training(recipe.train, rows=len(bench.data.train), has_validation=bool(bench.data.validation))
     trainable = sum(p.numel() * p.element_size() for p in adapted.parameters() if p.requires_grad)
     require_free(run.path, 3 * trainable * (recipe.train.keep_checkpoints + 2))
@@ -136,6 +142,9 @@ def _build_job(recipe: Recipe, run: RunDir, bench: _Bench, observer: Observer) -
         run=run,
         identity=identity,
         accelerator=build_accelerator(recipe.train.device),
+        share_prefixes=family.flattened
+        and not recipe.lora.dropout
+        and recipe.engine.share_prefixes == "auto",
     )
 
 

@@ -59,7 +59,15 @@ SIZES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256},
+    "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
 }
+SIZES["mistral"] = SIZES["llama"] | {"sliding_window": 256, "tie_word_embeddings": False}
+SIZES["qwen2"] = SIZES["llama"]
+SIZES["qwen3"] = SIZES["gemma"] = SIZES["llama"] | {"head_dim": 8}
+SIZES["stablelm"] = SIZES["mistral"] | {"use_qkv_bias": True, "partial_rotary_factor": 0.5}
+del SIZES["stablelm"]["sliding_window"]
+SIZES["starcoder2"] = SIZES["llama"] | {"sliding_window": 256}
 
 TinyFolder = Callable[..., Path]
 
@@ -153,7 +161,7 @@ def save_random_model(folder: Path, family: str, seed: int, sizes: dict[str, Any
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             norm = any(part in name for part in ("norm", "ln_f")) and name.endswith("weight")
-            center = 1.0 if norm else 0.0
+            center = 1.0 if norm and family != "gemma" else 0.0  # Gemma's norms multiply by 1 + w
             parameter.normal_(center, 0.15, generator=generator)
     model.save_pretrained(folder)
 
@@ -394,3 +402,26 @@ class FakeTime:
 def fake_time() -> FakeTime:
     """Time that costs nothing."""
     return FakeTime()
+
+
+BROWSER_FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1440,900"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium without a window, driven by Selenium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
+    if None in programs:
+        pytest.skip("Debian's packages chromium and chromium-driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in (*BROWSER_FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()

@@ -18,6 +18,7 @@ from lora_kit.cli import (
     data,
     doctor,
     evaluate,
+    export,
     judge,
     merge,
     recipes,
@@ -43,6 +44,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("judge")(judge.judge_command)
 app.command("compare")(compare.compare_command)
 app.command("merge")(merge.merge_command)
+app.command("export")(export.export_command)
 app.command("report")(report.report_command)
 app.command("chat")(chat.chat_command)
 app.command("verify")(verify.verify_command)

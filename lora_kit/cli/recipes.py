@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from lora_kit.cli.console import console, emit_json, messages
 from lora_kit.errors import MachineError
@@ -22,7 +22,9 @@ def list_command(*, as_json: Json = False) -> None:
     if as_json:
         emit_json([{"name": card.name, "path": str(card.path), **card.fields} for card in cards])
         return
-    table = Table("name", "for", "hardware", "peak memory", "minutes", "numbers", box=None, pad_edge=False)
+    longest = max(len(card.name) for card in cards)
+    name = Column("name", no_wrap=True, min_width=longest)  # to be copied
+    table = Table(name, "for", "hardware", "peak memory", "minutes", "numbers", box=None, pad_edge=False)
     for card in cards:
         row = [
             card.fields.get(label, "") for label in ("for", "hardware", "peak memory", "minutes", "numbers")

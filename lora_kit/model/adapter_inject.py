@@ -20,10 +20,10 @@ from lora_kit.errors import ModelError, Problem
 from lora_kit.model.adapter_targets import check_targets, target_names
 from lora_kit.model.family import Family
 from lora_kit.model.folder import listing
+from lora_kit.model.lora_ops import ADAPTER, quicken
 from lora_kit.model.quiet import quiet_libraries
 from lora_kit.recipe.schema import LoraSpec
 
-ADAPTER = "default"  # peft's name for a model's only adapter
 UNUSED_KEYS = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version"})
 REQUIRED_VALUES: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
@@ -82,9 +82,37 @@ def attach_adapter(
     return peft_model
 
 
-def adapter_parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
-    """Return the trainable A and B matrices under the names that they have in adapter_model.safetensors."""
-    mark = f".{ADAPTER}."
+def attach_another(
+    peft_model: PeftModel, name: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put one more adapter on a base that has one; the active one stays active.
+
+    Args:
+        peft_model: What :func:`attach_adapter` returned.
+        name: Of the new adapter, for ``set_adapter``.
+        config: Content of its adapter_config.json.
+        tensors: Content of its adapter_model.safetensors.
+
+    Raises:
+        ModelError: As for :func:`attach_adapter`, or the name is taken.
+    """
+    if name in peft_model.peft_config:
+        raise ModelError(f"there is an adapter '{name}' already")
+    spec = _spec_of(config)
+    active, trainable = peft_model.active_adapter, [p for p in peft_model.parameters() if p.requires_grad]
+    training = peft_model.training
+    with quiet_libraries(), torch.random.fork_rng(devices=[]):
+        peft_model.add_adapter(name, _lora_config(spec, tuple(spec.targets)))
+    load_adapter_tensors(peft_model, tensors, name)
+    peft_model.set_adapter(active)
+    peft_model.requires_grad_(requires_grad=False).train(training)
+    for parameter in trainable:
+        parameter.requires_grad_()
+
+
+def adapter_parameters(peft_model: PeftModel, name: str = ADAPTER) -> dict[str, nn.Parameter]:
+    """Return an adapter's A and B matrices under the names that they have in adapter_model.safetensors."""
+    mark = f".{name}."
     return {
         name.replace(mark, "."): parameter
         for name, parameter in peft_model.named_parameters()
@@ -100,17 +128,18 @@ def adapter_tensors(peft_model: PeftModel) -> dict[str, Tensor]:
     }
 
 
-def load_adapter_tensors(peft_model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
+def load_adapter_tensors(peft_model: PeftModel, tensors: Mapping[str, Tensor], name: str = ADAPTER) -> None:
     """Overwrite the adapter's weights in place.
 
     Args:
         peft_model: A model with an adapter.
         tensors: All its tensors and no other, as :func:`adapter_tensors` names them.
+        name: Of the adapter, where there are several.
 
     Raises:
         ModelError: Missing or unexpected tensors, other shapes, numbers that are not finite.
     """
-    parameters = adapter_parameters(peft_model)
+    parameters = adapter_parameters(peft_model, name)
     shared = parameters.keys() & tensors.keys()
     findings = {
         "tensors are missing": parameters.keys() - tensors.keys(),
@@ -128,8 +157,8 @@ def load_adapter_tensors(peft_model: PeftModel, tensors: Mapping[str, Tensor]) -
     if problems:
         raise ModelError.collect(problems)
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+        for key, parameter in parameters.items():
+            parameter.copy_(tensors[key])
 
 
 def adapter_config(peft_model: PeftModel, base_name: str) -> dict[str, Any]:
@@ -150,8 +179,8 @@ def adapter_config(peft_model: PeftModel, base_name: str) -> dict[str, Any]:
     return dict(sorted((config | plain).items()))
 
 
-def _inject(model: PreTrainedModel, spec: LoraSpec, targets: tuple[str, ...]) -> PeftModel:
-    config = LoraConfig(
+def _lora_config(spec: LoraSpec, targets: tuple[str, ...]) -> LoraConfig:
+    return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=spec.rank,
         lora_alpha=spec.alpha,
@@ -159,9 +188,13 @@ def _inject(model: PreTrainedModel, spec: LoraSpec, targets: tuple[str, ...]) ->
         target_modules=list(targets),
         use_rslora=spec.rank_stabilized,
     )
+
+
+def _inject(model: PreTrainedModel, spec: LoraSpec, targets: tuple[str, ...]) -> PeftModel:
     training = model.training
     with quiet_libraries(), torch.random.fork_rng(devices=[]):  # peft draws first values that nobody uses
-        peft_model = get_peft_model(model, config)
+        peft_model = get_peft_model(model, _lora_config(spec, targets))
+    quicken(peft_model)
     return peft_model.train(training)
 
 

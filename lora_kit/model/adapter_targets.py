@@ -4,6 +4,7 @@ peft is content when one name out of several matches something, and only warns a
 whose merged model differs from the trained one by whole logits; both are errors here.
 """
 
+import re
 from collections.abc import Iterable
 
 from torch import nn
@@ -15,11 +16,14 @@ from lora_kit.model.folder import listing
 from lora_kit.recipe.schema import LoraSpec
 
 KEY = "lora.targets"
+LAYERS = "lora.layers"
 INSIDE = "use `all-linear`, or name linear layers inside the blocks"
 
 
 def target_names(model: PreTrainedModel, spec: LoraSpec, family: Family) -> tuple[str, ...]:
     """Turn the recipe's targets into module suffixes, each checked against the model's layers.
+
+    With ``lora.layers`` they are whole paths, which any version of peft reads like suffixes.
 
     Raises:
         ModelError: A target that matches no layer, or one that can't have an adapter.
@@ -27,7 +31,32 @@ def target_names(model: PreTrainedModel, spec: LoraSpec, family: Family) -> tupl
     roles = {"all-linear": family.attention + family.mlp, "attention": family.attention, "mlp": family.mlp}
     names = roles[spec.targets] if isinstance(spec.targets, str) else tuple(dict.fromkeys(spec.targets))
     check_targets(model, names)
-    return names
+    if spec.layers == "all":
+        return names
+    return _in_upper_layers(model, names, int(spec.layers.removeprefix("last-")))
+
+
+def _in_upper_layers(model: PreTrainedModel, names: Iterable[str], count: int) -> tuple[str, ...]:
+    """Return the paths of the targets in the last ``count`` decoder layers."""
+    depth = model.config.num_hidden_layers
+    if count > depth:
+        raise ModelError(
+            f"last-{count}, but the model has {depth} layers", key=LAYERS, cure=f"use last-{depth} or all"
+        )
+    found: list[str] = []
+    for name in names:
+        paths = [path for path, _ in model.named_modules() if f".{path}".endswith(f".{name}")]
+        upper = [path for path in paths if (place := _layer_of(path)) is not None and place >= depth - count]
+        if not upper:
+            raise ModelError(f"'{name}' is in none of the last {count} layers", key=LAYERS, cure="use all")
+        found += upper
+    return tuple(dict.fromkeys(found))
+
+
+def _layer_of(path: str) -> int | None:
+    """Number of the decoder layer that a module is in: the first number in its path."""
+    match = re.search(r"\.(\d+)\.", path)
+    return int(match[1]) if match else None
 
 
 def check_targets(model: PreTrainedModel, names: Iterable[str]) -> None:

@@ -1,5 +1,8 @@
 """Causal attention per segment: rows laid end to end in one long row, each attending to itself alone.
 
+With parents, segments make a trie: each attends to its ancestors too, so that what rows have in common at
+their beginning is computed once.
+
 A block-diagonal mask over the long row costs (sum L)^2 and disables the quick kernels; a loop over the
 segments costs sum L^2, needs no mask and is exact. Segment lengths travel as a keyword argument through
 transformers' models; without them the function is transformers' own sdpa, so ``generate()`` works on the same
@@ -10,15 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from lora_kit.model.attention_kernel import causal_attention
+from lora_kit.model.branch_attention import branch_attention, branches
+
 SEGMENT_ATTENTION = "lora_kit_segments"
+ON_THE_MASK = "lora_kit_arguments"
 
 
-def segment_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[str, Any]:
+def segment_arguments(
+    lengths: tuple[int, ...], device: torch.device, parents: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Return the keyword arguments of a model's forward for one row of segments.
 
     The four-dimensional mask is empty on purpose: transformers hands it on as it is and builds no (T, T) mask
@@ -28,9 +36,14 @@ def segment_arguments(lengths: tuple[int, ...], device: torch.device) -> dict[st
     Args:
         lengths: Tokens of each segment, in order.
         device: Where the model is.
+        parents: The earlier segment that each continues, -1 for none; empty if none does.
     """
     mask = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=device)
-    return {"segment_lengths": lengths, "attention_mask": mask}
+    continued = any(parent >= 0 for parent in parents)
+    segments = {"segment_lengths": lengths} | ({"segment_parents": parents} if continued else {})
+    # StableLM's layers hand on no arguments but the mask.
+    mask.__dict__[ON_THE_MASK] = segments
+    return {"attention_mask": mask} | segments
 
 
 def segment_attention(
@@ -49,32 +62,35 @@ def segment_attention(
         key: Float ``(1, key-value heads, T, D)``.
         value: Like ``key``.
         attention_mask: Ignored when ``segment_lengths`` is among the options.
-        options: ``scaling``, ``dropout`` and, for rows of segments, ``segment_lengths`` (sums to T).
+        options: ``scaling``, ``dropout`` and, for rows of segments, ``segment_lengths`` (sums to T) and
+            ``segment_parents``.
 
     Returns:
         Float ``(1, T, heads, D)``, and no attention weights.
     """
+    options |= getattr(attention_mask, ON_THE_MASK, {})
     lengths: tuple[int, ...] | None = options.pop("segment_lengths", None)
     if lengths is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **options
         )
         return output
-    grouped = query.shape[1] != key.shape[1]
+    chances = {"scaling": options["scaling"], "dropout": options.get("dropout", 0.0)}
+    parents = options.get("segment_parents") or (-1,) * len(lengths)
+    tree = branches(lengths, parents)
     pieces = [
-        scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=options.get("dropout", 0.0),
-            is_causal=True,
-            scale=options["scaling"],
-            enable_gqa=grouped,
-        )
-        for q, k, v in zip(
-            query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True
+        causal_attention(q, k, v, **chances) if branch is None else q
+        for q, k, v, branch in zip(
+            query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), tree, strict=True
         )
     ]
+    continued = [index for index, branch in enumerate(tree) if branch is not None]
+    if continued:
+        grown = [branch for branch in tree if branch is not None]
+        answers = branch_attention(query, key, value, grown, **chances)
+        parts = answers.split([branch.tokens for branch in grown], 2)
+        for index, answer in zip(continued, parts, strict=True):
+            pieces[index] = answer
     return torch.cat(pieces, dim=2).transpose(1, 2), None
 
 

@@ -1,4 +1,4 @@
-"""What lora_kit knows about a model architecture: three tuples, a flag and a list of allowed config keys.
+"""What lora_kit knows about a model architecture: its layers by role, a flag and its allowed config keys.
 
 A family is a value, not a class with behaviour: everything else about the architecture is transformers' own
 model code. The config keys are an allow-list because config.json is downloaded: CVE-2026-4372 ran code from
@@ -6,7 +6,7 @@ the hub through a key that nobody expected there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lora_kit.catalogue import FAMILIES
@@ -40,13 +40,17 @@ class Family:
     Args:
         name: Name in the catalogue.
         model_types: Values of ``model_type`` in config.json.
-        attention: Suffixes of the linear modules of the attention.
+        attention: Suffixes of the linear modules of the attention; a fused query-key-value matrix is one.
         mlp: Suffixes of the linear modules of the feed-forward block.
         flattened: True if rows can be laid end to end, each attending to itself alone (positions are relative
             or restart); False if they have to be padded, because the attention builds its positions from a
             mask.
         config_keys: Keys that config.json may have besides the descriptive ones; they describe the
-            architecture.
+            architecture. A key inside of another is ``outer.inner``.
+        fixed: The only values that transformers' code computes with, by key; it ignores others in silence.
+        dropped: Keys that published models have and that are taken out before a library sees the config.
+        dropouts: Keys of dropout inside the base, which are read as 0: the base is a fixed function, and
+            ``lora.dropout`` is the dropout of a run.
     """
 
     name: str
@@ -55,6 +59,9 @@ class Family:
     mlp: tuple[str, ...]
     flattened: bool
     config_keys: frozenset[str]
+    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    dropouts: tuple[str, ...] = ()
 
 
 def family_of(config: Mapping[str, Any], *, where: str) -> Family:
@@ -79,6 +86,7 @@ def family_of(config: Mapping[str, Any], *, where: str) -> Family:
     problems = [
         *_kind_problems(config, where),
         *_key_problems(config, family, where),
+        *_value_problems(config, family, where),
         *_rope_problems(config, where),
     ]
     if problems:
@@ -97,10 +105,31 @@ def _kind_problems(config: Mapping[str, Any], where: str) -> list[Problem]:
     ]
 
 
-def _key_problems(config: Mapping[str, Any], family: Family, where: str) -> list[Problem]:
-    allowed = family.config_keys | DESCRIPTIVE_KEYS | TOKEN_KEYS
+def with_inner_keys(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """Add ``outer.inner`` for what the family allows inside of a key."""
+    outer = {key.partition(".")[0] for key in family.config_keys if "." in key}
+    nested = {key: config[key] for key in outer if isinstance(config.get(key), Mapping)}
+    inner = {f"{key}.{name}": value for key, values in nested.items() for name, value in values.items()}
+    return {**config, **inner}
+
+
+def _value_problems(config: Mapping[str, Any], family: Family, where: str) -> list[Problem]:
+    values = with_inner_keys(config, family)
     problems = []
-    for key in sorted(set(config) - allowed):
+    for key, known in family.fixed.items():
+        if key in values and not any(values[key] == one and type(values[key]) is type(one) for one in known):
+            wanted = " or ".join(str(one) for one in known)
+            cure = f"transformers computes with {wanted} whatever is written here: use a model that has it"
+            problems.append(Problem(f"{values[key]!r} is not supported", where, key, cure))
+    return problems
+
+
+def _key_problems(config: Mapping[str, Any], family: Family, where: str) -> list[Problem]:
+    allowed = family.config_keys | family.dropped | DESCRIPTIVE_KEYS | TOKEN_KEYS
+    nested = {key.partition(".")[0] for key in family.config_keys if "." in key}
+    inner = {f"{key}.{other}" for key in nested for other in DESCRIPTIVE_KEYS}
+    problems = []
+    for key in sorted(set(with_inner_keys(config, family)) - allowed - inner):
         if key == "quantization_config":
             cure = (
                 "use the full-precision model, with `quantization.method: nf4` (or fp4) to hold it in 4 bits"

@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lora_kit.model import fused_llama
 from lora_kit.model.attention import segment_arguments
 from lora_kit.model.loss import sum_of_nats, target_nats
 
@@ -29,6 +30,14 @@ class TokenBatch(Protocol):
     @property
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each of the E examples, in order."""
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Tokens of each segment of the long row; empty when padded."""
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """The earlier segment that each segment continues, -1 for none."""
 
     @property
     def attention_mask(self) -> Tensor | None:
@@ -77,9 +86,14 @@ def _states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> tuple[Tens
     """Return the states that predict the targets, (N, H), and the head."""
     base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
     if batch.attention_mask is None:
-        who_sees_whom = segment_arguments(batch.lengths, batch.input_ids.device)
+        who_sees_whom = segment_arguments(batch.segments, batch.input_ids.device, batch.parents)
     else:
         who_sees_whom = {"attention_mask": batch.attention_mask}
+    if batch.attention_mask is None and fused_llama.fits(base):
+        hidden = fused_llama.states(
+            base.model, batch.input_ids, batch.position_ids, batch.predict_at, who_sees_whom
+        )
+        return hidden, base.get_output_embeddings()
     output = base.base_model(
         input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **who_sees_whom
     )

@@ -21,6 +21,7 @@ MAX_DEPTH = 2
 ARCHITECTURES = ("llama",)
 
 Value = str | int | float | bool | None
+Entries = list[str] | list[int] | list[float] | list[bool]
 
 
 class _DamagedError(Exception):
@@ -33,6 +34,7 @@ class _Reader:
 
     data: mmap.mmap
     at: int = 0
+    lists: dict[str, Entries] | None = None  # filled by name if it is there
 
     def skip(self, count: int) -> int:
         start = self.at
@@ -57,8 +59,8 @@ class _Reader:
         start = self.skip(length)
         return self.data[start : start + length].decode("utf-8", errors="replace")
 
-    def value(self, kind: int, depth: int = 0) -> Value:
-        """Read a value; arrays are only stepped over."""
+    def value(self, kind: int, key: str = "", depth: int = 0) -> Value:
+        """Read a value; lists go to ``lists``, or are only stepped over."""
         if kind in SCALARS:
             return self.number(SCALARS[kind])
         if kind == STRING:
@@ -67,12 +69,16 @@ class _Reader:
             raise _DamagedError(f"a value of unknown type {kind}")
         element, length = self.count("I"), self.count()
         if element in SCALARS:
-            self.skip(length * struct.calcsize(f"<{SCALARS[element]}"))
+            code = SCALARS[element]
+            start = self.skip(length * struct.calcsize(f"<{code}"))
+            if self.lists is not None:
+                self.lists[key] = list(struct.unpack_from(f"<{length}{code}", self.data, start))
             return None
         if length > len(self.data) - self.at:
             raise _DamagedError(f"a list of {length} entries")
-        for _ in range(length):
-            self.value(element, depth + 1)
+        entries = [self.value(element, key, depth + 1) for _ in range(length)]
+        if self.lists is not None and element == STRING:
+            self.lists[key] = [str(entry) for entry in entries]
         return None
 
 
@@ -81,12 +87,36 @@ class GgufHeader:
     """What a GGUF file says about itself.
 
     Args:
-        metadata: The scalar and text values; lists are left out.
+        metadata: The scalar and text values.
         tensors: Tensor name to (first byte, first byte after it), counted from the start of the file.
+        kinds: Tensor name to ggml's number of its type and its shape, the last dimension of GGUF first,
+            as numpy and torch have it.
+        lists: The lists of numbers and texts; empty unless asked for.
     """
 
     metadata: dict[str, Value]
     tensors: dict[str, tuple[int, int]]
+    kinds: dict[str, tuple[int, tuple[int, ...]]]
+    lists: dict[str, Entries]
+
+
+def read_gguf(path: Path, *, lists: bool = False) -> GgufHeader:
+    """Read the header of any GGUF file, whatever model or adapter it holds.
+
+    Args:
+        path: The file.
+        lists: Keep the values that are lists (a vocabulary takes some megabytes).
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    if path.stat().st_size < 24:
+        raise _damaged(path, "it is too short")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            return _read(_Reader(data, lists={} if lists else None))
+        except _DamagedError as error:
+            raise _damaged(path, str(error)) from None
 
 
 def check_gguf(path: Path) -> GgufHeader:
@@ -96,13 +126,7 @@ def check_gguf(path: Path) -> GgufHeader:
         ModelError: It is damaged, split, of another architecture, or has a rotary scaling that would get
             lost.
     """
-    if path.stat().st_size < 24:
-        raise _damaged(path, "it is too short")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            header = _read(_Reader(data))
-        except _DamagedError as error:
-            raise _damaged(path, str(error)) from None
+    header = read_gguf(path)
     _check_meaning(header, path)
     return header
 
@@ -120,20 +144,23 @@ def _read(reader: _Reader) -> GgufHeader:
     metadata: dict[str, Value] = {}
     for _ in range(value_count):
         key = reader.string()
-        value = reader.value(reader.count("I"))
+        value = reader.value(reader.count("I"), key)
         if value is not None:
             metadata[key] = value
     places: dict[str, tuple[int, int]] = {}
+    kinds: dict[str, tuple[int, tuple[int, ...]]] = {}
     for _ in range(tensor_count):
-        name, offset, size = _tensor(reader)
+        name, offset, size, kind = _tensor(reader)
         if name in places:
             raise _DamagedError(f"the tensor '{name}' occurs twice")
         places[name] = (offset, offset + size)
-    return GgufHeader(metadata, _placed(places, reader, metadata.get("general.alignment", 32)))
+        kinds[name] = kind
+    placed = _placed(places, reader, metadata.get("general.alignment", 32))
+    return GgufHeader(metadata, placed, kinds, reader.lists or {})
 
 
-def _tensor(reader: _Reader) -> tuple[str, int, int]:
-    """Read one tensor's entry: name, offset in the data, size in bytes."""
+def _tensor(reader: _Reader) -> tuple[str, int, int, tuple[int, tuple[int, ...]]]:
+    """Read one tensor's entry: name, offset in the data, size in bytes, number type and shape."""
     from gguf.constants import GGML_QUANT_SIZES
 
     name, dimensions = reader.string(), reader.count("I")
@@ -146,7 +173,7 @@ def _tensor(reader: _Reader) -> tuple[str, int, int]:
     block, block_bytes = GGML_QUANT_SIZES[kind]
     if 0 in shape or shape[0] % block:
         raise _DamagedError(f"the tensor '{name}' has the impossible shape {shape}")
-    return name, offset, prod(shape) // block * block_bytes
+    return name, offset, prod(shape) // block * block_bytes, (kind, tuple(reversed(shape)))
 
 
 def _placed(

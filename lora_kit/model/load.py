@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from lora_kit.errors import MachineError, ModelError
 from lora_kit.model.attention import register_segment_attention
@@ -61,6 +61,10 @@ def load_model(
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "device_map": {"": pick_device(device)}}
     if files.family.flattened:
         options["attn_implementation"] = register_segment_attention()
+    if files.family.dropped or files.family.dropouts:
+        kept = {key: value for key, value in files.config.items() if key not in files.family.dropped}
+        silent = dict.fromkeys(files.family.dropouts, 0.0)
+        options["config"] = CONFIG_MAPPING[files.config["model_type"]].from_dict(kept | silent)
     if quantization.method != "none":
         options["quantization_config"] = _four_bit(quantization)
         _refuse_non_finite(_tensors_on_disk(files), files)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lora_kit.model.product import product
+
 CHUNK_ROWS = 128
 Context: TypeAlias = Any  # of torch.autograd.Function, which has no public type
 
@@ -26,9 +28,8 @@ class _SumOfNats(torch.autograd.Function):
         gradient = torch.empty_like(hidden)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         for rows, logits, wanted in _chunks(hidden, *head, targets):
-            nats = _subtract_log_sum(logits, wanted)
+            nats, softmax = _nats_and_softmax(logits, wanted)
             total += nats.sum(dtype=torch.float64)
-            softmax = logits.exp_()
             softmax.scatter_add_(1, wanted, softmax.new_full(wanted.shape, -1.0))
             torch.mm(softmax.to(weight.dtype), weight, out=gradient[rows])
         ctx.save_for_backward(gradient)
@@ -63,7 +64,7 @@ def target_nats(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Te
     """Return each target's cross-entropy, float64 ``(N,)``; without gradient; as :func:`sum_of_nats`."""
     nats = torch.empty(len(targets), dtype=torch.float64, device=hidden.device)
     for rows, logits, wanted in _chunks(hidden, weight, bias, targets):
-        nats[rows] = _subtract_log_sum(logits, wanted).double()
+        nats[rows] = (logits.logsumexp(dim=1) - logits.gather(1, wanted)[:, 0]).double()
     return nats
 
 
@@ -73,12 +74,18 @@ def _chunks(
     """Yield rows, their logits (rows, V) in float32 or better, and their targets (rows, 1)."""
     for start in range(0, len(targets), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        logits = nn.functional.linear(hidden[rows], weight, bias)
+        logits = product(hidden[rows], weight, bias)
         precise = torch.promote_types(logits.dtype, torch.float32)
         yield rows, logits.to(precise), targets[rows, None]
 
 
-def _subtract_log_sum(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Turn logits into log-probabilities in place and return the targets' nats (rows,)."""
-    logits -= logits.logsumexp(dim=1, keepdim=True)
-    return -logits.gather(1, wanted)[:, 0]
+def _nats_and_softmax(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the targets' nats (rows,), and the softmax, which takes the logits' place.
+
+    The logarithm of the sum comes from the likeliest token, whose probability is at least 1 / V: one pass to
+    find it is cheaper than the four of logsumexp, and a target's own probability may be rounded to zero.
+    """
+    most, likeliest = logits.max(dim=1, keepdim=True)
+    own = logits.gather(1, wanted)
+    softmax = torch.softmax(logits, dim=1, out=logits)
+    return (most - own - softmax.gather(1, likeliest).log_())[:, 0], softmax

@@ -126,6 +126,11 @@ class LoraSpec(Spec):
         Literal["all-linear", "attention", "mlp"]
         | Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
     ) = Field("all-linear", description="Layers that get an adapter: a role, or a list of module names.")
+    layers: Annotated[StrictStr, Field(pattern=r"^(all|last-[1-9][0-9]{0,3})$")] = Field(
+        "all",
+        description="Which decoder layers get an adapter: `all`, or `last-8` for the upper eight; below the "
+        "first one nothing is kept for the backward pass.",
+    )
     rank_stabilized: StrictBool = Field(
         default=False, description="Scale by alpha / sqrt(rank) (arXiv 2312.03732)."
     )
@@ -178,6 +183,21 @@ class TrainSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to train.")
 
 
+class EngineSpec(Spec):
+    """How the numbers are computed: speed, memory and disk, never the result (beyond rounding)."""
+
+    share_prefixes: Literal["auto", "off"] = Field(
+        "auto",
+        description="Compute what rows of a micro-batch have in common at their beginning once; `auto` does "
+        "so without `lora.dropout` (rows would share its draws) and for models without ALiBi.",
+    )
+    memory: Literal["standard", "low"] = Field(
+        "standard",
+        description="`low` keeps only the inputs of the model's layers and computes the rest again in the "
+        "backward pass: a third more work, for long rows or little memory.",
+    )
+
+
 class EvaluateSpec(Spec):
     """What the adapter is judged on after training."""
 
@@ -201,4 +221,5 @@ class Recipe(Spec):
     lora: LoraSpec = LoraSpec()
     quantization: QuantizationSpec = QuantizationSpec()
     train: TrainSpec = TrainSpec()
+    engine: EngineSpec = EngineSpec()
     evaluate: EvaluateSpec = EvaluateSpec()

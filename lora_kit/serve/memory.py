@@ -7,7 +7,7 @@ longest common beginning of the old tokens and the new prompt can always be reus
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import DynamicCache, PreTrainedConfig
+from lora_kit.model.kv_cache import KeyValueCache
 
 
 @dataclass(slots=True)
@@ -23,29 +23,26 @@ class Memory:
     """
 
     tokens: list[int] = field(default_factory=list)
-    cache: DynamicCache | None = None
+    cache: KeyValueCache | None = None
 
-    def take(self, prompt: Sequence[int], config: PreTrainedConfig) -> tuple[DynamicCache, int]:
+    def take(self, prompt: Sequence[int]) -> tuple[KeyValueCache, int]:
         """Hand out the cache for a prompt, and forget it.
 
         Args:
             prompt: Ids, at least one.
-            config: The model's.
 
         Returns:
             The cache, and how many tokens of the prompt are in it: never all, since the last one has to be
-            computed for its prediction.
+            computed for its prediction. What else it holds is overwritten.
         """
         cache, tokens = self.cache, self.tokens
         self.forget()
         if cache is None:
-            return DynamicCache(config=config), 0
+            return KeyValueCache(slots=1), 0
         most = min(len(tokens), len(prompt) - 1)
-        common = next((at for at in range(most) if tokens[at] != prompt[at]), most)
-        cache.crop(common - len(tokens))
-        return cache, common
+        return cache, next((at for at in range(most) if tokens[at] != prompt[at]), most)
 
-    def put(self, tokens: Sequence[int], cache: DynamicCache) -> None:
+    def put(self, tokens: Sequence[int], cache: KeyValueCache) -> None:
         """Keep a cache that holds exactly these tokens."""
         self.tokens, self.cache = list(tokens), cache
 

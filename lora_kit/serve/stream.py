@@ -5,17 +5,22 @@ that the adapter was trained with; and the answer ends at the same stop ids.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lora_kit.data.encode import Encoder
 from lora_kit.data.types import Message
-from lora_kit.errors import DataError, ModelError
+from lora_kit.errors import DataError
+from lora_kit.model import context
+from lora_kit.model.choose import Choice, sample
+from lora_kit.model.decode import quick_products, read
+from lora_kit.model.kv_cache import KeyValueCache, Span
 from lora_kit.serve.memory import Memory
 from lora_kit.serve.pieces import TextPieces
 
@@ -74,11 +79,13 @@ class AnswerStream:
 
     def _tokens(self) -> Iterator[int]:
         """Tokens up to a stop id or the limit; each is computed when it is asked for."""
-        cache, known = self.memory.take(self.prompt, self.model.config)
+        cache, known = self.memory.take(self.prompt)
         new = self.prompt[known:]
         random = torch.Generator().manual_seed(self.sampling.seed)
+        choice = Choice(self.sampling.temperature, self.sampling.top_p, seed=self.sampling.seed)
         for _ in range(_room(self.model, self.prompt, self.sampling.max_new_tokens)):
-            token = choose(_next_scores(self.model, new, cache), self.sampling, random)
+            token = sample(_next_scores(self.model, cache, new, known), choice, random)
+            known += len(new)
             self.ids.append(token)
             yield token
             if self.stopped:
@@ -122,46 +129,16 @@ def stream_answer(
 
 def context_tokens(model: LanguageModel) -> int | None:
     """Most tokens that the model has positions for; None where there is no limit (ALiBi)."""
-    limit: int | None = getattr(model.config, "max_position_embeddings", None)
-    return limit
-
-
-def choose(scores: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Choose a token.
-
-    Args:
-        scores: Float32 ``(V,)``, on the CPU.
-        sampling: How.
-        random: Where randomness comes from; not touched at temperature 0.
-
-    Raises:
-        ModelError: A score is NaN or infinite.
-    """
-    if not torch.isfinite(scores).all():
-        raise ModelError(
-            "the model's scores for the next token are not finite",
-            cure="its weights may hold NaN or infinity",
-        )
-    if sampling.temperature == 0.0:
-        return int(scores.argmax())
-    # The largest score becomes 0, so that a tiny temperature can't overflow.
-    probabilities = torch.softmax((scores.double() - scores.max()) / sampling.temperature, dim=0)
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
-    before = ordered.cumsum(0) - ordered
-    nucleus = ordered.masked_fill(before >= sampling.top_p, 0.0)
-    nucleus[0] = ordered[0]
-    return int(tokens[torch.multinomial(nucleus, 1, generator=random)])
+    return context.context_tokens(model.config)
 
 
 # Not around the loop: between two pieces the caller runs, and would find gradients switched off.
 @torch.no_grad()
-def _next_scores(model: LanguageModel, new: Sequence[int], cache: DynamicCache) -> Tensor:
-    """Scores (V,) of the token after ``new``, which the cache takes in; float32, CPU."""
-    ids = torch.tensor([list(new)], device=model.device)
-    # The configs of lora_kit say use_cache=False, for training; hence it is asked for.
-    output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    scores: Tensor = output.logits[0, -1].float().cpu()
-    return scores
+def _next_scores(model: LanguageModel, cache: KeyValueCache, new: Sequence[int], known: int) -> Tensor:
+    """Scores (V,) of the token after ``new``, which the cache takes in behind ``known``; float32, CPU."""
+    with quick_products(model) if len(new) > 1 else nullcontext():
+        scores = read(model, cache, [new], [Span(0, known, len(new))])
+    return scores[0].float().cpu()
 
 
 def _room(model: LanguageModel, prompt: Sequence[int], wanted: int) -> int:

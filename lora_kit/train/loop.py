@@ -25,8 +25,8 @@ from lora_kit.artifacts.checkpoint import (
 )
 from lora_kit.artifacts.metrics_log import MetricsLog
 from lora_kit.artifacts.run_dir import RunDir
-from lora_kit.data.collate import MicroBatch, flatten, pad
-from lora_kit.data.plan_batches import plan_micro_batches
+from lora_kit.data.collate import MicroBatch, flatten, pad, share
+from lora_kit.data.plan_batches import plan_micro_batches, plan_shared_micro_batches
 from lora_kit.data.types import Example
 from lora_kit.errors import DivergedError, InterruptedRunError
 from lora_kit.model.adapter_inject import adapter_tensors, load_adapter_tensors
@@ -57,6 +57,7 @@ class TrainJob:
         run: The run directory, locked by the caller.
         identity: Fingerprints that a checkpoint must share to be resumed from.
         accelerator: Device and processes.
+        share_prefixes: Whether common beginnings are computed once; only where flattened.
     """
 
     model: PeftModel
@@ -67,6 +68,7 @@ class TrainJob:
     run: RunDir
     identity: Mapping[str, str]
     accelerator: Accelerator
+    share_prefixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ class _Loop:
             result.total_tokens / seconds,
             peak_memory_bytes(),
             validation,
+            result.shared_tokens,
         )
         if self.job.accelerator.is_main_process:
             self.log.append(record.to_json())
@@ -247,8 +250,12 @@ class _Loop:
 
     def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
         job = self.job
+        budget = job.plan.spec.micro_batch_tokens
+        if job.share_prefixes:
+            groups = plan_shared_micro_batches([example.input_ids for example in examples], budget)
+            return [share([examples[index] for index in group]) for group in groups]
         lengths = [len(example.input_ids) for example in examples]
-        parts = plan_micro_batches(lengths, job.plan.spec.micro_batch_tokens, padded=not job.flattened)
+        parts = plan_micro_batches(lengths, budget, padded=not job.flattened)
         collate = flatten if job.flattened else pad
         return [collate([examples[index] for index in part]) for part in parts]
 

@@ -19,6 +19,7 @@ class StepRecord(NamedTuple):
         tokens_per_second: total_tokens / seconds.
         peak_memory_bytes: Peak of the process so far.
         validation_loss: Nats per trained token on held-out rows, where it was measured.
+        shared_tokens: Tokens of ``total_tokens`` that were computed with another row's.
     """
 
     step: int
@@ -33,12 +34,15 @@ class StepRecord(NamedTuple):
     tokens_per_second: float
     peak_memory_bytes: int
     validation_loss: float | None = None
+    shared_tokens: int = 0
 
     def to_json(self) -> dict[str, object]:
-        """The record as JSON; ``validation_loss`` only where it was measured."""
+        """The record as JSON; ``validation_loss`` and ``shared_tokens`` only where there are any."""
         fields = self._asdict()
         if self.validation_loss is None:
             del fields["validation_loss"]
+        if not self.shared_tokens:
+            del fields["shared_tokens"]
         return fields
 
 

@@ -28,12 +28,14 @@ class StepResult(NamedTuple):
         grad_norm: Global norm before clipping.
         trained_tokens: Targets in the window.
         total_tokens: Tokens in the window, prompts included.
+        shared_tokens: How many of these were computed with another row's.
     """
 
     loss: float
     grad_norm: float
     trained_tokens: int
     total_tokens: int
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,11 @@ class Stepper:
         nats = self._accumulate(micro_batches, trained)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         result = StepResult(
-            nats / trained, float(norm), trained, sum(sum(batch.lengths) for batch in micro_batches)
+            nats / trained,
+            float(norm),
+            trained,
+            sum(sum(batch.lengths) for batch in micro_batches),
+            sum(batch.shared_tokens for batch in micro_batches),
         )
         if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
             self.optimizer.zero_grad(set_to_none=True)

@@ -168,7 +168,7 @@ def test_c4_config_keys_are_allow_listed(key: str, value: Any, folder: Path, mon
 @pytest.mark.parametrize("model_type", ["t5", "llava", "mamba", "../llama", "", None, 7, ["llama"]])
 def test_c5_unsupported_architectures_list_the_supported(model_type: Any, folder: Path) -> None:
     edit_config(folder, model_type=model_type)
-    refused(lambda: find(folder), "bloom, gpt_neox, llama")
+    refused(lambda: find(folder), "bloom, gemma, gpt_bigcode, gpt_neox, llama")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"a": 1e999}', "\x00", "[" * 100_000])

@@ -137,18 +137,19 @@ def test_peft_alone_reads_what_we_write(
 ) -> None:
     folder: Path = tiny_folder(family)
     spec = LoraSpec(rank=3, alpha=5.0, targets="attention", rank_stabilized=True)
-    ours = add_adapter(open_model(folder, dtype="float32"), spec, FAMILIES[family], seed=0)
+    ours = add_adapter(open_model(folder, dtype="float64"), spec, FAMILIES[family], seed=0)
     tensors = randomized(ours)
     config = adapter_config(ours, str(folder))
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     ids = torch.arange(24)[None] * 3
-    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), tmp_path)
-    attached = attach_adapter(open_model(folder, dtype="float32"), config, tensors)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    theirs = PeftModel.from_pretrained(plain, tmp_path)
+    attached = attach_adapter(open_model(folder, dtype="float64"), config, tensors)
     assert torch.equal(attached(input_ids=ids).logits, ours(input_ids=ids).logits)
-    assert torch.allclose(theirs(input_ids=ids).logits, ours(input_ids=ids).logits, rtol=0, atol=1e-5)
+    assert torch.allclose(theirs(input_ids=ids).logits, ours(input_ids=ids).logits, rtol=0, atol=1e-12)
     assert not torch.allclose(
-        open_model(folder, dtype="float32")(ids).logits, ours(input_ids=ids).logits, atol=0.1
+        open_model(folder, dtype="float64")(ids).logits, ours(input_ids=ids).logits, atol=0.1
     )
 
 
@@ -178,3 +179,19 @@ def test_a_list_of_targets_must_hit_each(llama: Any) -> None:
         "'wq' matches no layer",
     ]
     assert "q_proj" in caught.value.problems[0].cure
+
+
+def test_only_the_upper_layers(tiny_llama: Path, open_model: Any) -> None:
+    peft_model = add_adapter(
+        open_model(tiny_llama, dtype="float32"), LoraSpec(rank=2, layers="last-1"), LLAMA, seed=0
+    )
+    tensors = adapter_tensors(peft_model)
+    assert len(tensors) == 14
+    assert all(".layers.1." in name for name in tensors)
+    again = attach_adapter(open_model(tiny_llama, dtype="float32"), adapter_config(peft_model, "x"), tensors)
+    assert adapter_tensors(again).keys() == tensors.keys()
+
+
+def test_more_upper_layers_than_there_are(llama: Any) -> None:
+    with pytest.raises(ModelError, match="last-3, but the model has 2 layers"):
+        add_adapter(llama, LoraSpec(layers="last-3"), LLAMA, seed=0)

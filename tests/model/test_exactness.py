@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers.models.bloom import modeling_bloom
+from transformers.models.llama import modeling_llama
 
 from lora_kit.data.collate import MicroBatch, flatten, pad
 from lora_kit.data.types import Example
@@ -75,6 +76,11 @@ def reference_nats(model: Any, examples: Sequence[Example]) -> tuple[Tensor, int
     return nats, int((targets != -100).sum())
 
 
+def precise_norm(norm: Any, x: Tensor) -> Tensor:
+    """RMSNorm in the number type of x."""
+    return norm.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon))
+
+
 class DoubleSoftmax:
     """torch.nn.functional, with a softmax that does not round float64 to float32."""
 
@@ -94,6 +100,8 @@ def base(request: Any, tiny_folder: Any) -> Path:
 def setting(base: Path, base_of: Any, open_model: Any, monkeypatch: Any) -> Setting:
     # transformers' BLOOM takes its softmax in float32 whatever the model is in, which is noise of 1e-8.
     monkeypatch.setattr(modeling_bloom, "F", DoubleSoftmax())
+    # So does its RMSNorm, which ours does not: the reference is given one that keeps float64.
+    monkeypatch.setattr(modeling_llama.LlamaRMSNorm, "forward", precise_norm)
     return Setting(open_model(base), base_of(base).family)
 
 

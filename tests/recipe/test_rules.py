@@ -75,6 +75,7 @@ def other_value(name: str, folder: object) -> str:
         "data.mix": f"[{{train: {folder}/held_out.jsonl}}]",
         "evaluate.suites": "[]",
         "lora.targets": "[q_proj]",
+        "lora.layers": "last-2",
     }
     if name in known:
         return known[name]

@@ -136,7 +136,7 @@ def test_changed_data_are_refused_on_resume(tiny_recipe: TinyRecipe, tmp_path: P
         train(recipe, tmp_path / "run", observer=StopAt(3, signal.SIGINT))
     rows = tmp_path / "rows.jsonl"
     rows.write_text(rows.read_text().replace("fox", "wolf"))
-    with pytest.raises(DataError, match="rows.jsonl: has changed since the run began"):
+    with pytest.raises(DataError, match=r"rows\.jsonl: has changed since the run began"):
         train(recipe, tmp_path / "run")
     (tmp_path / "run/data_report.json").unlink()
     with pytest.raises(DataError, match="data_fingerprint"):

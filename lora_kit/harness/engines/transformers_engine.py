@@ -21,10 +21,10 @@ from lora_kit.data.plan_batches import plan_micro_batches
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, ModelError, Problem
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
-from lora_kit.model.adapter_inject import ADAPTER
 from lora_kit.model.context import context_tokens
 from lora_kit.model.forward import example_nats
 from lora_kit.model.generate import start_decoding
+from lora_kit.model.lora_ops import ADAPTER
 
 MICRO_BATCH_TOKENS = 2048
 SHOWN_PROBLEMS = 20
@@ -71,10 +71,17 @@ class TransformersEngine:
         base = self._base_fingerprint or _hash_tensors({k: v for k, v in named.items() if "lora_" not in k})
         mark = f".{self._adapter}."  # the name is no part of the adapter
         own = {k.replace(mark, f".{ADAPTER}."): v for k, v in named.items() if "lora_" in k and mark in k}
-        adapter = _hash_tensors(own) if self._adapter else "no adapter"
+        adapter = f"{_hash_tensors(own)} {self._scaling()}" if self._adapter else "no adapter"
         numbers = f"{self._model.dtype} {getattr(self._model.config, 'quantization_config', None)}"
-        parts = ("transformers-1", base, adapter, numbers, self._encoder.fingerprint)
+        parts = ("transformers-2", base, adapter, numbers, self._encoder.fingerprint)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _scaling(self) -> str:
+        """What of the adapter's configuration its tensors don't say."""
+        assert isinstance(self._model, PeftModel)
+        config = self._model.peft_config[self._adapter]
+        names = ("lora_alpha", "use_rslora", "alpha_pattern", "rank_pattern", "use_dora")
+        return " ".join(f"{name}={getattr(config, name, None)}" for name in names)
 
     def generate(
         self, prompts: Sequence[Sequence[Message]], *, max_new_tokens: int, batch_size: int

@@ -177,8 +177,9 @@ def test_likelihood_is_that_of_the_answer_and_its_end_mark(opened):
         trained = [t for t in range(len(prompt), len(ids)) if opened.encoder.encode(conversation).trained[t]]
         nats = -sum(float(logits[t - 1, ids[t]]) for t in trained)
         assert ids[trained[-1]] in opened.encoder.stop_ids
+        # Not nearer: transformers' RMSNorm rounds to float32 on its way, ours does not.
         assert found[index].nats == pytest.approx(
-            nats, rel=1e-9 if opened.model.dtype == torch.float64 else 1e-5
+            nats, rel=1e-7 if opened.model.dtype == torch.float64 else 1e-5
         )
         assert found[index].tokens == len(trained)
         assert found[index].utf8_bytes == len(conversation.messages[-1].content.encode())
@@ -236,6 +237,9 @@ def test_the_fingerprint_is_of_weights_adapter_and_number_type(tuned, tiny_llama
     assert before == tuned.engine(adapter=True).fingerprint
     with torch.no_grad():
         next(p for n, p in tuned.model.named_parameters() if "lora_B" in n)[0, 0] += 1e-6
+    assert before != tuned.engine(adapter=True).fingerprint
+    before = tuned.engine(adapter=True).fingerprint
+    tuned.model.peft_config["default"].lora_alpha += 1
     assert before != tuned.engine(adapter=True).fingerprint
     known = TransformersEngine("m", tuned.model, tuned.encoder, adapter=False, base_fingerprint="ab")
     assert known.fingerprint != base

@@ -1,0 +1,1 @@
+"""How each architecture is named and laid out in GGUF; one file each."""

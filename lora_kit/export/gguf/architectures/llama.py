@@ -1,0 +1,81 @@
+"""LLaMA and Mistral in GGUF: rotary pairs side by side; Llama 3's scaling becomes a factor per frequency.
+
+Facts: ``LlamaModel`` in ``conversion/llama.py`` of github.com/ggml-org/llama.cpp.
+"""
+
+from math import pi
+
+import numpy as np
+
+from lora_kit.export.gguf.architecture import (
+    Architecture,
+    Config,
+    Floats,
+    RowOrder,
+    Scalar,
+    halves_to_pairs,
+    rotary,
+    rotary_refusal,
+)
+
+
+def head_size(config: Config) -> int:
+    """Rows of one head."""
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def metadata(config: Config) -> dict[str, Scalar]:
+    """The numbers of the architecture."""
+    head = head_size(config)
+    return {
+        "vocab_size": config["vocab_size"],
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "block_count": config["num_hidden_layers"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": config["num_attention_heads"],
+        "attention.head_count_kv": config["num_key_value_heads"],
+        "attention.key_length": head,
+        "attention.value_length": head,
+        "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+        "rope.dimension_count": head,
+        **rotary(config),
+    }
+
+
+def row_order(config: Config, name: str) -> RowOrder | None:
+    """Queries and keys are rotated, so their rows are paired."""
+    for part, key in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
+        if f".{part}." in name:
+            return halves_to_pairs(config[key], config[key] * head_size(config))
+    return None
+
+
+def refusal(config: Config) -> str:
+    """llama.cpp's LLaMA has one activation, one attention window, and no yarn of ours."""
+    if config.get("hidden_act", "silu") != "silu":
+        return f"activation '{config['hidden_act']}' (llama.cpp has silu)"
+    window = config.get("sliding_window")
+    if window and window < config["max_position_embeddings"]:
+        return f"a sliding window of {window} tokens below the context of {config['max_position_embeddings']}"
+    return rotary_refusal(config, ("default", "linear", "llama3"))
+
+
+def rotary_factors(config: Config) -> Floats | None:
+    """Llama 3.1's scaling: long wavelengths slowed by ``factor``, short ones kept, those between blended.
+
+    Source: ``_compute_llama3_parameters`` in ``modeling_rope_utils.py`` of transformers.
+    """
+    rope = config.get("rope_parameters") or {}
+    if rope.get("rope_type") != "llama3":
+        return None
+    head = head_size(config)
+    wavelength = 2 * pi * rope["rope_theta"] ** (np.arange(0, head, 2, dtype=np.float64) / head)
+    low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
+    share = (rope["original_max_position_embeddings"] / wavelength - low) / (high - low)
+    share = share.clip(0, 1)
+    factors: Floats = (1 / ((1 - share) / factor + share)).astype(np.float32)
+    return factors
+
+
+ARCHITECTURE = Architecture("llama", metadata, row_order, refusal, rotary_factors)

@@ -1,0 +1,31 @@
+"""x W^T by the quickest product that torch has for this layout on a CPU.
+
+torch takes MKL for float32, which packs a (V, H) or (out, in) matrix anew for every call and reaches 80 to 95
+% of oneDNN's speed on AVX2 (measured for 128 to 1024 rows: 5 to 15 % slower in the layers, 25 % at the head).
+oneDNN's product is private in torch, where inductor calls it for the same purpose; without it everything is
+torch's own.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+ONE_DNN = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+)
+FEWEST_ROWS = 16  # below, the call costs more than it saves, and generation is left as it is
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x W^T + bias; without gradient.
+
+    Args:
+        x: Float ``(T, in)``.
+        weight: ``(out, in)``, contiguous.
+        bias: ``(out,)``.
+    """
+    suits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and len(x) >= FEWEST_ROWS
+    if ONE_DNN is None or not suits:
+        return linear(x, weight, bias)
+    quick: Tensor = ONE_DNN(x, weight, bias, "none", [], "")
+    return quick
