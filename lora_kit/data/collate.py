@@ -91,9 +91,7 @@ def share(examples: Sequence[Example]) -> MicroBatch:
     parts = [examples[row].input_ids[start:stop] for row, start, stop, _ in trie.segments]
     positions = np.concatenate([np.arange(start, stop) for _, start, stop, _ in trie.segments])
     places = [trie.places(row) for row in range(len(examples))]
-    batch = _micro_batch(
-        examples, places, np.concatenate(parts)[None], positions[None], attention_mask=None
-    )
+    batch = _micro_batch(examples, places, np.concatenate(parts)[None], positions[None], attention_mask=None)
     return replace(batch, segments=trie.lengths, parents=trie.parents)
 
 

@@ -71,6 +71,7 @@ CHANGES: dict[str, list[str]] = {
     "train.seed": ["train.seed=1"],
     "train.device": ["train.device=cuda"],
     "engine.share_prefixes": ["engine.share_prefixes=off"],
+    "engine.memory": ["engine.memory=low"],
     "evaluate.suites": ["evaluate.suites=[]"],
     "evaluate.max_new_tokens": ["evaluate.max_new_tokens=3"],
     "evaluate.batch_size": ["evaluate.batch_size=3"],
@@ -87,6 +88,7 @@ BESIDE: dict[str, list[str]] = {
     "data.on_overlap": ["data.validation=overlap.jsonl", "data.validation_fraction=0.05"],
     "quantization.double_quant": ["quantization.method=nf4"],
     "quantization.compute_dtype": ["quantization.method=nf4"],
+    "engine.share_prefixes": ["lora.dropout=0", "data.system=Answer each question in one short sentence."],
     "train.keep": [  # the second step overshoots
         "data.limit=8",
         "train.steps=2",
@@ -129,6 +131,7 @@ def test_a_changed_key_changes_the_run(
     command = "run" if key in LATE else "train"
     suites = [f"evaluate.suites=[{tiny_suite}]"] if key in LATE else []
     spy = batch_sizes(monkeypatch)
+    note_recomputation(monkeypatch, spy)
     beside = [*suites, *BESIDE.get(key, [])]
     plain = json.dumps([command, BESIDE.get(key, [])])
     if plain not in KNOWN:
@@ -156,17 +159,30 @@ def write_rows(folder: Path) -> None:
 
 def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many prompts were answered at once."""
-    from lora_kit.harness.engines.transformers_engine import TransformersEngine
+    from lora_kit.harness.engines import transformers_engine
 
     seen: list[int] = []
-    true_continue = TransformersEngine._continue
+    true_start = transformers_engine.start_decoding
 
-    def spy(self: Any, rows: Any, limit: int) -> Any:
-        seen.append(len(rows))
-        return true_continue(self, rows, limit)
+    def spy(*arguments: Any, places: int) -> Any:
+        seen.append(places)
+        return true_start(*arguments, places=places)
 
-    monkeypatch.setattr(TransformersEngine, "_continue", spy)
+    monkeypatch.setattr(transformers_engine, "start_decoding", spy)
     return seen
+
+
+def note_recomputation(monkeypatch: pytest.MonkeyPatch, seen: list[int]) -> None:
+    """Computing layers again changes no bit of the result, so the call itself is what counts."""
+    from lora_kit import train_run
+
+    true_recompute = train_run.recompute_layers
+
+    def spy(*arguments: Any) -> Any:
+        seen.append(-1)
+        return true_recompute(*arguments)
+
+    monkeypatch.setattr(train_run, "recompute_layers", spy)
 
 
 def outcome(folder: Path, command: str, recipe: Path, overrides: list[str], spy: list[int]) -> Outcome:

@@ -30,6 +30,7 @@ def test_its_logits_are_those_of_the_loaded_model(
 
 @pytest.mark.parametrize("method", ["none", "nf4", "fp4"])
 def test_with_an_adapter(method: str, tiny_folder: Any, base_of: Any, open_model: Any) -> None:
+    torch.manual_seed(0)
     files = base_of(tiny_folder("llama", hidden_size=64))
     base = open_model(files.folder, dtype="float32", method=method)
     peft_model = add_adapter(base, LoraSpec(rank=2), files.family, seed=1)
@@ -46,7 +47,7 @@ def test_with_an_adapter(method: str, tiny_folder: Any, base_of: Any, open_model
     )
     with torch.no_grad():
         found, expected = layered(IDS, use_cache=False).logits, peft_model(IDS, use_cache=False).logits
-    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    assert (found - expected).abs().max() < 1e-5 * max(1, expected.abs().max())  # float32's rounding
     with peft_model.disable_adapter(), torch.no_grad():
         assert (peft_model(IDS, use_cache=False).logits - expected).abs().max() > 1e-2
 

@@ -110,24 +110,32 @@ def compare_weights(path: Path, header: GgufHeader, tensors: tuple[PlannedTensor
         ModelError: A number is further off than rounding explains.
     """
     numbers, largest, share, squares, total = 0, 0.0, 0.0, 0.0, 0.0
+    for tensor, wanted, found in _pairs(path, header, tensors):
+        error = np.abs(found - wanted)
+        used = _share_of_bound(error, wanted, tensor.kind)
+        if not used <= 1:
+            raise ModelError(
+                f"'{tensor.name}' is {used:.3g} times as far from its source as rounding explains",
+                where=str(path),
+                cure="this is a mistake of lora_kit's; nothing was written",
+            )
+        numbers += wanted.size
+        largest, share = max(largest, float(error.max())), max(share, used)
+        squares += float(np.vdot(error, error))
+        total += float(np.vdot(wanted, wanted))
+    return WeightErrors(len(tensors), numbers, largest, (squares / total) ** 0.5 if total else 0.0, share)
+
+
+def _pairs(
+    path: Path, header: GgufHeader, tensors: tuple[PlannedTensor, ...]
+) -> Iterator[tuple[PlannedTensor, Array, Array]]:
+    """Yield (tensor, source, what the file holds of it), a piece at a time."""
     with path.open("rb") as file:
         for tensor in tensors:
             file.seek(header.tensors[tensor.name][0])
             for wanted in source_chunks(tensor):
                 raw = np.frombuffer(file.read(tensor.kind.size(wanted.shape)), np.uint8)
-                error = np.abs(unpack(raw, tensor.kind, wanted.shape) - wanted)
-                used = _share_of_bound(error, wanted, tensor.kind)
-                if not used <= 1:
-                    raise ModelError(
-                        f"'{tensor.name}' is {used:.3g} times as far from its source as rounding explains",
-                        where=str(path),
-                        cure="this is a mistake of lora_kit's; nothing was written",
-                    )
-                numbers += wanted.size
-                largest, share = max(largest, float(error.max())), max(share, used)
-                squares += float(np.vdot(error, error))
-                total += float(np.vdot(wanted, wanted))
-    return WeightErrors(len(tensors), numbers, largest, (squares / total) ** 0.5 if total else 0.0, share)
+                yield tensor, wanted, unpack(raw, tensor.kind, wanted.shape)
 
 
 def unpack(raw: Array, kind: NumberType, shape: tuple[int, ...]) -> Array:
