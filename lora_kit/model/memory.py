@@ -1,8 +1,8 @@
 """What a training step holds in memory, and what the C library keeps of what was given back.
 
 ``engine.memory: low`` computes each decoder layer again in the backward pass (arXiv 1604.06174), with the
-same dropout masks, so that only the layers' inputs are kept. transformers has the switch; both its own layers and
-ours obey it, in training mode alone.
+same dropout masks, so that only the layers' inputs are kept. transformers has the switch; both its own layers
+and ours obey it, in training mode alone.
 """
 
 import ctypes
