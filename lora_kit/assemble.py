@@ -54,25 +54,34 @@ class Opened:
     adapter: SavedAdapter | None
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterParts:
-    """An adapter, checked against its base, whose weights nobody has read yet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParts:
+    """A model on disk, checked, whose weights nobody has read yet.
 
     Args:
         name: What to call it in a table.
         encoder: Text to ids, as in training.
         files: Where the base is.
-        adapter: The adapter.
-        quantization: How the base was held in training.
+        quantization: How the base is held, in training too.
         dtype: In which number type.
     """
 
     name: str
     encoder: Encoder
     files: BaseFiles
-    adapter: SavedAdapter
     quantization: QuantizationSpec
     dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterParts(ModelParts):
+    """An adapter, checked against its base.
+
+    Args:
+        adapter: The adapter.
+    """
+
+    adapter: SavedAdapter
 
 
 def tokenizer_files(folder: Path) -> dict[str, Path]:
@@ -91,12 +100,25 @@ def open_target(target: str, *, device: str = "auto", base: str | None = None) -
     Raises:
         ModelError: There is no such model, or the adapter belongs to another base.
     """
+    return open_parts(find_target(target, base=base), device=device)
+
+
+def find_target(target: str, *, base: str | None = None) -> ModelParts:
+    """Find what a name stands for; an :class:`AdapterParts` for a run or an adapter folder.
+
+    Args:
+        target: As for :func:`open_target`.
+        base: Where the adapter's base is now, if it has moved.
+
+    Raises:
+        ModelError: There is no such model, or the adapter belongs to another base.
+    """
     path = Path(target)
     if (path / "run.json").is_file():
-        return open_adapter(finished_adapter(path), name=path.resolve().name, device=device, base=base)
+        return find_adapter(finished_adapter(path), name=path.resolve().name, base=base)
     if (path / "adapter_config.json").is_file() or (path / "adapter_model.bin").is_file():
-        return open_adapter(path, name=path.resolve().name, device=device, base=base)
-    return open_base(target, device=device)
+        return find_adapter(path, name=path.resolve().name, base=base)
+    return find_model(target)
 
 
 def finished_adapter(run: Path) -> Path:
@@ -113,41 +135,45 @@ def finished_adapter(run: Path) -> Path:
     return folder
 
 
-def open_base(model: str, *, device: str = "auto") -> Opened:
-    """Open a base or merged model as it is; a merged one keeps the template that it was trained with."""
+def open_parts(parts: ModelParts, *, device: str = "auto") -> Opened:
+    """Load a model, and put its adapter on it if it has one."""
+    model = load_model(parts.files, dtype=parts.dtype, quantization=parts.quantization, device=device)
+    if not isinstance(parts, AdapterParts):
+        return Opened(parts.name, model, parts.encoder, parts.files, None)
+    attached = attach_adapter(model, parts.adapter.config, parts.adapter.tensors())
+    attached.eval()
+    return Opened(parts.name, attached, parts.encoder, parts.files, parts.adapter)
+
+
+def find_model(model: str) -> ModelParts:
+    """Find a base or merged model as it is; a merged one keeps the template that it was trained with."""
     files = find_base(BaseSpec(model=model))
     provenance = merged_provenance(files.folder)
-    dtype = provenance.get("dtype") or "float32"
-    encoder = open_encoder(files.folder, provenance.get("template", "model"), provenance.get("system"))
-    loaded = load_model(files, dtype=dtype, quantization=QuantizationSpec(), device=device)
-    return Opened(Path(model).name, loaded, encoder, files, None)
-
-
-def open_adapter(folder: Path, *, name: str, device: str = "auto", base: str | None = None) -> Opened:
-    """Put a saved adapter on its base.
-
-    Raises:
-        ModelError: The base, tokenizer or template is not the one that the adapter was trained with.
-    """
-    parts = find_adapter(folder, name=name, base=base)
-    saved, files = parts.adapter, parts.files
-    model = load_model(files, dtype=parts.dtype, quantization=parts.quantization, device=device)
-    attached = attach_adapter(model, saved.config, saved.tensors())
-    attached.eval()
-    return Opened(name, attached, parts.encoder, files, saved)
+    return ModelParts(
+        name=Path(model).name,
+        encoder=open_encoder(files.folder, provenance.get("template", "model"), provenance.get("system")),
+        files=files,
+        quantization=QuantizationSpec(),
+        dtype=provenance.get("dtype") or "float32",
+    )
 
 
 def find_adapter(folder: Path, *, name: str, base: str | None = None) -> AdapterParts:
     """Find a saved adapter's base, tokenizer and template, and compare fingerprints.
 
     Raises:
-        ModelError: As for :func:`open_adapter`.
+        ModelError: The base, tokenizer or template is not the one that the adapter was trained with.
     """
     saved = read_adapter(folder)
     files = find_adapter_base(saved, base)
-    quantization = QuantizationSpec.model_validate(saved.provenance.get("quantization", {}))
-    dtype = base_facts(saved).get("dtype", "float32")
-    return AdapterParts(name, adapter_encoder(saved), files, saved, quantization, dtype)
+    return AdapterParts(
+        name=name,
+        encoder=adapter_encoder(saved),
+        files=files,
+        adapter=saved,
+        quantization=QuantizationSpec.model_validate(saved.provenance.get("quantization", {})),
+        dtype=base_facts(saved).get("dtype", "float32"),
+    )
 
 
 def base_facts(saved: SavedAdapter) -> dict[str, Any]:

@@ -8,16 +8,22 @@ from typing import Any, Literal
 from rich.table import Table
 
 from lora_kit.cli.console import console
-from lora_kit.cli.judging import read_vote, say, say_where, show_entries, show_question, write_page
-from lora_kit.cli.progress import RichObserver, observing
+from lora_kit.cli.judging import (
+    read_vote,
+    say,
+    say_estimate,
+    say_where,
+    show_entries,
+    show_question,
+    write_page,
+)
+from lora_kit.cli.progress import observing
+from lora_kit.cli.show import STYLES
 from lora_kit.harness.comparing.contestants import Field, read_field
 from lora_kit.harness.comparing.run import CompareJob, answer_all, compare, pairs_of
 from lora_kit.harness.judging.backends.person import Terminal
-from lora_kit.harness.judging.budget import CostEstimate
 from lora_kit.harness.judging.who import LOCAL, PERSON, JudgeChoice, open_judge
 from lora_kit.recipe.schema import EvaluateSpec
-
-STYLES = {"better": "bold green", "worse": "bold red", "can't tell": "yellow"}
 
 
 def compare_and_show(
@@ -64,15 +70,11 @@ def _judged(
             contest = answer_all(field, spec, folder, on_phase=observer.phase, on_progress=observer.progress)
             backend = backend or open_judge(choice, terminal=terminal)
             on_progress = None if choice.source == PERSON else observer.progress
-            on_estimate = partial(_say_estimate, observer)
+            on_estimate = partial(say_estimate, observer)
             return compare(contest, backend, job, folder, on_estimate=on_estimate, on_progress=on_progress)
     finally:
         if backend is not None:
             backend.close()
-
-
-def _say_estimate(observer: RichObserver, estimate: CostEstimate) -> None:
-    observer.phase(f"judging: {estimate}")
 
 
 def show_ranking(section: Mapping[str, Any]) -> None:

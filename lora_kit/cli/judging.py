@@ -1,6 +1,7 @@
 """The terminal side of judging: progress, the table of results, and the screen on which a person votes."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from rich.rule import Rule
 from rich.table import Table
 
 from lora_kit.cli.console import console, messages
-from lora_kit.cli.progress import observing
+from lora_kit.cli.progress import RichObserver, observing
 from lora_kit.harness.judging.backends.person import Terminal
+from lora_kit.harness.judging.budget import CostEstimate
 from lora_kit.harness.judging.run import JudgeJob, judge
 from lora_kit.harness.judging.sides import Pairing
-from lora_kit.harness.judging.who import JudgeChoice, open_judge
+from lora_kit.harness.judging.who import PERSON, JudgeChoice, open_judge
 
 SHOWN = 10
 
@@ -29,8 +31,8 @@ def judge_and_show(
                 backend,
                 job,
                 folder,
-                on_estimate=lambda estimate: observer.phase(f"judging: {estimate}"),
-                on_progress=None if choice.source == "person" else observer.progress,
+                on_estimate=partial(say_estimate, observer),
+                on_progress=None if choice.source == PERSON else observer.progress,
             )
     finally:
         backend.close()
@@ -39,6 +41,11 @@ def judge_and_show(
         show_section(section)
         say_where(folder, page)
     return section
+
+
+def say_estimate(observer: RichObserver, estimate: CostEstimate) -> None:
+    """Tell what judging will take, before the first request."""
+    observer.phase(f"judging: {estimate}")
 
 
 def write_page(folder: Path) -> Path:

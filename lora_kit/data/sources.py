@@ -8,7 +8,7 @@ that all of them can be shown at once or counted; a broken file raises.
 import gzip
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -73,15 +73,19 @@ def refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     Raises:
         DataError: A source has another content or another commit now; each is named.
     """
-    known = {(one["role"], one["file"]): one for one in before.get("sources", ())}
     cure = "put the old rows back, or start a new run with another --run-dir"
     problems = [
-        Problem("has changed since the run began", where=one["file"], cure=cure)
-        for one in now["sources"]
-        if known and known.get((one["role"], one["file"])) != one
+        Problem("has changed since the run began", where=file, cure=cure)
+        for file in changed_sources(before, now["sources"])
     ]
     if problems:
         raise DataError.collect(problems)
+
+
+def changed_sources(before: Mapping[str, Any], sources: Iterable[Mapping[str, str]]) -> list[str]:
+    """Name the sources that a data report has otherwise, or lacks; none if it names no source at all."""
+    known = {(one["role"], one["file"]): one for one in before.get("sources", ())}
+    return [one["file"] for one in sources if known and known.get((one["role"], one["file"])) != one]
 
 
 def data_files(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from lora_kit.data.account import Account
 from lora_kit.data.checks import Problems
 from lora_kit.data.gather import Gatherer
 from lora_kit.data.overlap import LEVELS, SuiteText
+from lora_kit.data.sources import changed_sources
 from lora_kit.errors import LoraKitError
 from lora_kit.harness.results import ItemResult
 from lora_kit.harness.score import Scores
@@ -76,7 +77,7 @@ def training_overlap(data: DataSpec, suite: Suite, before: Mapping[str, Any]) ->
     try:
         gatherer = Gatherer(data, Account(), problems, texts)
         sources = [dict(source) for source in gatherer.sources()]
-        if changed := _changed(before, sources):
+        if changed := [Path(file).name for file in changed_sources(before, sources)]:
             return unknown_overlap(f"the training rows have changed since the run: {', '.join(changed)}")
         gatherer.survey()
         problems.raise_if_any()
@@ -87,13 +88,6 @@ def training_overlap(data: DataSpec, suite: Suite, before: Mapping[str, Any]) ->
     counts = {level: sum(item["level"] == level for item in items) for level in LEVELS}
     counts["none"] = len(suite.items) - len(items)
     return {"status": "known", "reason": "", "sources": sources, "counts": counts, "items": items}
-
-
-def _changed(before: Mapping[str, Any], sources: Sequence[Mapping[str, str]]) -> list[str]:
-    known = {(one["role"], one["file"]): one for one in before.get("sources", ())}
-    return [
-        Path(one["file"]).name for one in sources if known and known.get((one["role"], one["file"])) != one
-    ]
 
 
 def _items(suite: Suite, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -29,7 +29,10 @@ def status(key):
 def merge(base, adapter, out):
     import json
     saved = SavedAdapter(Path(adapter), json.loads((Path(adapter) / "adapter_config.json").read_text()), {})
-    parts = AdapterParts("x", None, find_base(BaseSpec(model=base)), saved, QuantizationSpec(), "float32")
+    files = find_base(BaseSpec(model=base))
+    parts = AdapterParts(
+        name="x", encoder=None, files=files, adapter=saved, quantization=QuantizationSpec(), dtype="float32"
+    )
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")

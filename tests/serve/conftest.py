@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_kit.assemble import Opened, open_base
+from lora_kit.assemble import Opened, open_target
 from lora_kit.model.adapter_inject import add_adapter
 from lora_kit.recipe.schema import LoraSpec
 
@@ -21,7 +21,7 @@ def open_tiny(tiny_folder: Callable[..., Path]) -> Callable[[str], Opened]:
 
     def build(family: str) -> Opened:
         if family not in made:
-            made[family] = open_base(str(tiny_folder(family, **UNTIED)), device="cpu")
+            made[family] = open_target(str(tiny_folder(family, **UNTIED)), device="cpu")
         return made[family]
 
     return build
@@ -40,7 +40,7 @@ def any_tiny(request: pytest.FixtureRequest, open_tiny: Callable[[str], Opened])
 @pytest.fixture(scope="session")
 def adapted(tiny_folder: Callable[..., Path]) -> Opened:
     """A LLaMA whose adapter is random and large enough to change its answers."""
-    opened = open_base(str(tiny_folder("llama", **UNTIED)), device="cpu")
+    opened = open_target(str(tiny_folder("llama", **UNTIED)), device="cpu")
     model = add_adapter(opened.model, LoraSpec(rank=4), opened.files.family, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -10,30 +10,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel
 
-from lora_kit.artifacts.adapter import WEIGHTS, SavedAdapter, read_adapter
-from lora_kit.assemble import (
-    adapter_encoder,
-    base_facts,
-    find_adapter_base,
-    finished_adapter,
-    merged_provenance,
-)
-from lora_kit.data.encode import Encoder
-from lora_kit.data.open_encoder import open_encoder
+from lora_kit.artifacts.adapter import WEIGHTS, SavedAdapter
+from lora_kit.assemble import AdapterParts, ModelParts, find_target
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import RecipeError
 from lora_kit.harness.comparing.contestants import BASE, Contestant
 from lora_kit.harness.engine import Generation, Likelihood
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.model.adapter_inject import attach_adapter
-from lora_kit.model.base import BaseFiles, find_base
 from lora_kit.model.load import load_model
-from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
 
 VERSION = "comparing-1"
 
@@ -43,28 +31,23 @@ class ModelFiles:
     """A model on disk, checked and not loaded.
 
     Args:
-        base: Its base.
-        dtype: torch's name of the number type.
-        quantization: Of the base.
-        encoder: Text to ids.
+        parts: What it is made of.
         adapter: On the base; None for the base itself.
     """
 
-    base: BaseFiles
-    dtype: str
-    quantization: QuantizationSpec
-    encoder: Encoder
+    parts: ModelParts
     adapter: SavedAdapter | None
 
     @property
     def copy(self) -> tuple[str, str, str]:
         """What two models must share to share a copy of the weights."""
-        return self.base.fingerprint, self.dtype, self.quantization.model_dump_json()
+        parts = self.parts
+        return parts.files.fingerprint, parts.dtype, parts.quantization.model_dump_json()
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash (hex) of all that an answer depends on."""
-        parts = [VERSION, *self.copy, self.encoder.fingerprint]
+        parts = [VERSION, *self.copy, self.parts.encoder.fingerprint]
         if self.adapter is not None:
             weights = (self.adapter.folder / WEIGHTS).read_bytes()
             parts += [hashlib.sha256(weights).hexdigest(), json.dumps(self.adapter.config, sort_keys=True)]
@@ -78,23 +61,11 @@ def find_model(one: Contestant) -> ModelFiles:
         ModelError: There is no such model, or the adapter belongs to another base.
         RecipeError: The source has no such model.
     """
-    path = Path(one.source)
-    is_run = (path / "run.json").is_file()
     if one.model and one.model != BASE:
         raise RecipeError(f"no model '{one.model}' here", where=one.source, cure=f"{one.source}@{BASE}")
-    if is_run or (path / "adapter_config.json").is_file() or (path / "adapter_model.bin").is_file():
-        saved = read_adapter(finished_adapter(path) if is_run else path)
-        return ModelFiles(
-            find_adapter_base(saved, None),
-            base_facts(saved).get("dtype", "float32"),
-            QuantizationSpec.model_validate(saved.provenance.get("quantization", {})),
-            adapter_encoder(saved),
-            None if one.model == BASE else saved,
-        )
-    base = find_base(BaseSpec(model=one.source))
-    facts: dict[str, Any] = merged_provenance(base.folder)
-    encoder = open_encoder(base.folder, facts.get("template", "model"), facts.get("system"))
-    return ModelFiles(base, facts.get("dtype") or "float32", QuantizationSpec(), encoder, None)
+    parts = find_target(one.source)
+    on_top = parts.adapter if isinstance(parts, AdapterParts) and one.model != BASE else None
+    return ModelFiles(parts, on_top)
 
 
 class OneBase:
@@ -108,21 +79,22 @@ class OneBase:
     def engine(self, name: str, files: ModelFiles) -> Iterator[TransformersEngine]:
         """A loaded model for the block; an adapter is taken off its base afterwards."""
         model, adapter = self._base(files), files.adapter
-        known = files.base.fingerprint
+        encoder, known = files.parts.encoder, files.parts.files.fingerprint
         if adapter is None:
-            yield TransformersEngine(name, model, files.encoder, adapter=False, base_fingerprint=known)
+            yield TransformersEngine(name, model, encoder, adapter=False, base_fingerprint=known)
             return
         attached = attach_adapter(model, adapter.config, adapter.tensors())
         attached.eval()
         try:
-            yield TransformersEngine(name, attached, files.encoder, adapter=True, base_fingerprint=known)
+            yield TransformersEngine(name, attached, encoder, adapter=True, base_fingerprint=known)
         finally:
             attached.unload()
 
     def _base(self, files: ModelFiles) -> PreTrainedModel:
         if self._held is None or self._held[0] != files.copy:
             self._held = None  # before the next is loaded, so that two are never held
-            model = load_model(files.base, dtype=files.dtype, quantization=files.quantization, device="auto")
+            parts = files.parts
+            model = load_model(parts.files, dtype=parts.dtype, quantization=parts.quantization, device="auto")
             self._held = files.copy, model
             self.loads += 1
         return self._held[1]

@@ -5,13 +5,11 @@ with a contestant more asks only what is new.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lora_kit import __version__
 from lora_kit.artifacts.commit import write_json
 from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.catalogue import JUDGES
@@ -25,9 +23,8 @@ from lora_kit.harness.judging.backend import JudgeBackend
 from lora_kit.harness.judging.budget import CostEstimate
 from lora_kit.harness.judging.kind import JudgeKind, Prompt, Showing
 from lora_kit.harness.judging.plan import Orders, plan_showings
-from lora_kit.harness.judging.run import JudgeJob, account, ask_all, asked_items
+from lora_kit.harness.judging.run import JudgeJob, about_judge, account, ask_all, asked_items
 from lora_kit.harness.judging.sides import Side, require_answers
-from lora_kit.harness.judging.verdicts import prompt_hash
 from lora_kit.harness.results_file import RANKING, RESULTS, answer_hashes, read_results, with_answers
 from lora_kit.harness.run import ANSWERS
 from lora_kit.recipe.schema import EvaluateSpec
@@ -195,18 +192,11 @@ def _showings(
 
 
 def _about(contest: Contest, backend: JudgeBackend, kind: JudgeKind, job: CompareJob) -> dict[str, Any]:
-    settings = job.judging.settings
     return {
         "suite": contest.suite,
         "prompts": len(contest.prompts),
         "clusters": len({prompt.cluster for prompt in contest.prompts}),
-        "kind": kind.name,
-        "title": kind.title,
-        "judge": {"model": backend.model, "host": backend.host},
-        "prompt_hash": prompt_hash(kind),
-        "settings": {**asdict(settings), "extra": dict(settings.extra)},
         "orders": job.judging.orders,
         "baseline": job.baseline,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "lora_kit": __version__,
+        **about_judge(backend, kind, job.judging),
     }

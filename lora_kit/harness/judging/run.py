@@ -193,13 +193,20 @@ def _identity(section: dict[str, Any]) -> tuple[Any, ...]:
 
 def _about(pairing: Pairing, backend: JudgeBackend, kind: JudgeKind, job: JudgeJob) -> dict[str, Any]:
     return {
-        "kind": kind.name,
-        "title": kind.title,
         "system": pairing.system.name,
         "against": pairing.against.name,
         "suite": pairing.suite,
         "prompts": len(pairing.prompts),
         "orders": job.orders if kind.shown == 2 else None,
+        **about_judge(backend, kind, job),
+    }
+
+
+def about_judge(backend: JudgeBackend, kind: JudgeKind, job: JudgeJob) -> dict[str, Any]:
+    """Who judges, how and when: what every section and ranking says of itself."""
+    return {
+        "kind": kind.name,
+        "title": kind.title,
         "judge": {"model": backend.model, "host": backend.host},
         "prompt_hash": prompt_hash(kind),
         "settings": {**asdict(job.settings), "extra": dict(job.settings.extra)},
