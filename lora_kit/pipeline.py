@@ -13,7 +13,7 @@ from typing import Any
 from lora_kit.artifacts.adapter import read_adapter
 from lora_kit.artifacts.commit import write_json
 from lora_kit.artifacts.folder_lock import folder_lock
-from lora_kit.artifacts.run_dir import RunDir, open_run
+from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.assemble import AdapterParts, Opened, find_adapter, merged_provenance, open_target
 from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import ModelError, RecipeError
@@ -61,11 +61,12 @@ def run_recipe(
 
 def _is_current(run: RunDir, suite: Suite, spec: EvaluateSpec) -> bool:
     """Whether results of this very suite, with these settings, are there already."""
-    results = read_results(run.path).get(suite.name)
-    if results is None or results["suite"]["fingerprint"] != suite.fingerprint:
-        return False
+    path = run.evaluations / suite.name / results_file.RESULTS
+    results = results_file.read_results(path, suite.name)
+    settings = results.get("settings", {})
     wanted = spec.model_dump(exclude={"suites"})
-    return {name: results["settings"].get(name) for name in wanted} == wanted
+    same = {name: settings.get(name) for name in wanted} == wanted
+    return same and results["suite"].get("fingerprint") == suite.fingerprint
 
 
 # --- evaluation, merge, report ------------------------------------------------------------------------------
@@ -196,11 +197,6 @@ def _merged(path: Path, is_run: bool, base: str | None, observer: Observer) -> P
     if training is None or merged_provenance(folder).get("training_fingerprint") != training:
         merge_run(path, observer, force=is_run, base=base)
     return folder.resolve()
-
-
-def report_run(run_path: Path) -> list[Path]:
-    """Write report.html and report.md from what the run left on disk."""
-    return write_report(open_run(run_path, create=False))
 
 
 def read_results(run_path: Path) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Recipe -> data -> training -> adapter: the first half of the pipeline, which ends in ``RUN/adapter``."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +9,15 @@ from typing import Any
 from lora_kit.artifacts.adapter import save_adapter
 from lora_kit.artifacts.commit import write_file, write_json
 from lora_kit.artifacts.disk import require_free
+from lora_kit.artifacts.manifest import read_object
 from lora_kit.artifacts.metrics_log import stable_digest
 from lora_kit.artifacts.model_card import model_card
 from lora_kit.artifacts.run_dir import RunDir, open_run
 from lora_kit.assemble import tokenizer_files
 from lora_kit.data.encode import Encoder
+from lora_kit.data.encode_rows import Progress
 from lora_kit.data.open_encoder import open_encoder
+from lora_kit.data.overlap import SuiteText
 from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.data.sources import refuse_changed
 from lora_kit.errors import RecipeError
@@ -53,16 +56,16 @@ def train_recipe(
         started = state.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
         run.update_state(status="running", name=recipe.name, started=started)
         write_file(run.recipe, dump_recipe(recipe).encode())
-        bench = _prepare(recipe, run, observer)
-        job = _build_job(recipe, run, bench, observer)
+        inputs = _prepare(recipe, run, observer)
+        job = _build_job(recipe, run, inputs, observer)
         result = train(
             job,
             observer,
             allow_inexact=allow_inexact,
-            on_diverged=lambda: _save_last_good(recipe, bench, job),
+            on_diverged=lambda: _save_last_good(recipe, inputs, job),
         )
         observer.phase("saving the adapter")
-        _save(recipe, bench, job, result, run.adapter)
+        _save(recipe, inputs, job, result, run.adapter)
         run.update_state(
             status="finished",
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,7 +78,7 @@ def train_recipe(
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class Inputs:
     """What training works with, before a model is in memory."""
 
     files: BaseFiles
@@ -96,48 +99,74 @@ def _same_recipe(run: RunDir, recipe: Recipe) -> None:
         )
 
 
-def _prepare(recipe: Recipe, run: RunDir, observer: Observer) -> _Bench:
+def run_base(recipe: Recipe, run: RunDir) -> BaseFiles:
+    """Find a run's base at the commit that the run began with: a branch moves, a run does not."""
+    pinned = run.read_state().get("base_revision") or recipe.base.revision
+    return find_base(recipe.base.model_copy(update={"revision": pinned}))
+
+
+def open_inputs(
+    recipe: Recipe, files: BaseFiles, *, suites: Sequence[SuiteText] = (), on_progress: Progress | None = None
+) -> Inputs:
+    """Open a recipe's tokenizer and template, and prepare its rows.
+
+    Args:
+        recipe: The recipe, its paths absolute.
+        files: Its base.
+        suites: Items that training rows are compared with.
+        on_progress: Told (done, total) conversations.
+
+    Raises:
+        DataError: Rows are wrong, each named.
+        ModelError: The tokenizer or the template can't be used.
+    """
+    encoder = open_encoder(files.folder, recipe.data.template, recipe.data.system)
+    data = prepare_data(recipe.data, encoder, suites=suites, on_progress=on_progress)
+    return Inputs(files, encoder, data)
+
+
+def _prepare(recipe: Recipe, run: RunDir, observer: Observer) -> Inputs:
     observer.phase(f"finding the base {recipe.base.model}")
-    pinned = run.read_state().get("base_revision") or recipe.base.revision  # a branch moves, a run does not
-    files = find_base(recipe.base.model_copy(update={"revision": pinned}))
+    files = run_base(recipe, run)
     run.update_state(base_revision=files.revision)
     observer.phase(f"reading {recipe.data.train}")
-    encoder = open_encoder(files.folder, recipe.data.template, recipe.data.system)
     suites = suite_texts(recipe.evaluate.suites)
-    data = prepare_data(recipe.data, encoder, suites=suites, on_progress=observer.progress)
-    before = json.loads(run.data_report.read_text("utf-8")) if run.data_report.is_file() else {}
-    refuse_changed(before, data.report.to_json())
-    write_json(run.data_report, data.report.to_json())
-    return _Bench(files, encoder, data)
+    inputs = open_inputs(recipe, files, suites=suites, on_progress=observer.progress)
+    report = inputs.data.report.to_json()
+    refuse_changed(read_object(run.data_report) if run.data_report.is_file() else {}, report)
+    write_json(run.data_report, report)
+    return inputs
 
 
-def _build_job(recipe: Recipe, run: RunDir, bench: _Bench, observer: Observer) -> TrainJob:
+def _build_job(recipe: Recipe, run: RunDir, inputs: Inputs, observer: Observer) -> TrainJob:
     observer.phase("loading the model")
-    family = bench.files.family
+    family = inputs.files.family
     model = load_model(
-        bench.files, dtype=recipe.base.dtype, quantization=recipe.quantization, device=recipe.train.device
+        inputs.files, dtype=recipe.base.dtype, quantization=recipe.quantization, device=recipe.train.device
     )
-    check_vocabulary(bench.files, bench.encoder.tokenizer.hf.get_vocab())
-    check_longest(model.config, int((bench.data.train + bench.data.validation).lengths.max(initial=0)))
+    check_vocabulary(inputs.files, inputs.encoder.tokenizer.hf.get_vocab())
+    check_longest(model.config, int((inputs.data.train + inputs.data.validation).lengths.max(initial=0)))
     adapted = add_adapter(model, recipe.lora, family, seed=recipe.train.seed)
     keep_freed_memory()
     if recipe.engine.memory == "low":
         recompute_layers(adapted)
-    plan = plan_training(recipe.train, rows=len(bench.data.train), has_validation=bool(bench.data.validation))
+    plan = plan_training(
+        recipe.train, rows=len(inputs.data.train), has_validation=bool(inputs.data.validation)
+    )
     trainable = sum(p.numel() * p.element_size() for p in adapted.parameters() if p.requires_grad)
     require_free(run.path, 3 * trainable * (recipe.train.keep_checkpoints + 2))
     identity = {
         "training_fingerprint": training_fingerprint(recipe),
-        "base_fingerprint": bench.files.fingerprint,
-        "encoder_fingerprint": bench.encoder.fingerprint,
-        "data_fingerprint": bench.data.fingerprint,
+        "base_fingerprint": inputs.files.fingerprint,
+        "encoder_fingerprint": inputs.encoder.fingerprint,
+        "data_fingerprint": inputs.data.fingerprint,
         **runtime_identity(),
     }
     return TrainJob(
         model=adapted,
         flattened=family.flattened,
-        train=bench.data.train,
-        validation=bench.data.validation,
+        train=inputs.data.train,
+        validation=inputs.data.validation,
         plan=plan,
         run=run,
         identity=identity,
@@ -148,31 +177,31 @@ def _build_job(recipe: Recipe, run: RunDir, bench: _Bench, observer: Observer) -
     )
 
 
-def _save_last_good(recipe: Recipe, bench: _Bench, job: TrainJob) -> None:
+def _save_last_good(recipe: Recipe, inputs: Inputs, job: TrainJob) -> None:
     result = TrainResult(0, job.plan.steps, None, inexact=(), tensors=adapter_tensors(job.model))
-    _save(recipe, bench, job, result, job.run.path / "last_good")
+    _save(recipe, inputs, job, result, job.run.path / "last_good")
 
 
-def _save(recipe: Recipe, bench: _Bench, job: TrainJob, result: TrainResult, folder: Path) -> None:
+def _save(recipe: Recipe, inputs: Inputs, job: TrainJob, result: TrainResult, folder: Path) -> None:
     """Write the adapter in PEFT's format, with all that is needed to use and to trust it."""
-    files = tokenizer_files(bench.files.folder)
+    files = tokenizer_files(inputs.files.folder)
     own = recipe.data.template.endswith(".jinja")
     template = "model" if own else recipe.data.template  # the user's file travels as the model's own template
     provenance = {
         "base": {
             "source": recipe.base.model,
-            "revision": bench.files.revision,
-            "fingerprint": bench.files.fingerprint,
+            "revision": inputs.files.revision,
+            "fingerprint": inputs.files.fingerprint,
             "dtype": recipe.base.dtype,
         },
         "quantization": recipe.quantization.model_dump(),
-        "template": {"name": template, "fingerprint": bench.encoder.template.fingerprint},
+        "template": {"name": template, "fingerprint": inputs.encoder.template.fingerprint},
         "system": recipe.data.system,
-        "tokenizer_fingerprint": bench.encoder.tokenizer.fingerprint,
-        "encoder_fingerprint": bench.encoder.fingerprint,
+        "tokenizer_fingerprint": inputs.encoder.tokenizer.fingerprint,
+        "encoder_fingerprint": inputs.encoder.fingerprint,
         "recipe_fingerprint": recipe_fingerprint(recipe),
         "training_fingerprint": training_fingerprint(recipe),
-        "data_fingerprint": bench.data.fingerprint,
+        "data_fingerprint": inputs.data.fingerprint,
         "step": result.step,
         "steps": result.steps,
         "validation_loss": result.validation_loss,

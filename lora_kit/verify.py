@@ -16,17 +16,13 @@ import torch
 
 from lora_kit.artifacts.adapter import SavedAdapter, read_adapter
 from lora_kit.artifacts.checkpoint import read_checkpoint, saved_steps, step_name
-from lora_kit.artifacts.manifest import verify_dir
 from lora_kit.artifacts.metrics_log import read_metrics, stable_digest
 from lora_kit.artifacts.run_dir import RunDir, open_run
-from lora_kit.data.open_encoder import open_encoder
-from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import LoraKitError, ModelError, Problem, RecipeError
-from lora_kit.model.base import find_base
 from lora_kit.recipe.fingerprint import training_fingerprint
 from lora_kit.recipe.load import load_resolved
 from lora_kit.train.observe import Observer
-from lora_kit.train_run import train_recipe
+from lora_kit.train_run import open_inputs, run_base, train_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +104,12 @@ def _checks(run: RunDir, observer: Observer) -> Iterator[Check]:
 
 def _checkpoints(run: RunDir) -> str:
     steps = saved_steps(run)
-    problems = []
+    problems: list[Problem] = []
     for step in steps:
-        folder = run.checkpoints / step_name(step)
-        found = verify_dir(folder)
-        problems += [Problem(text, where=str(folder)) for text in found]
-        if not found:
+        try:
             read_checkpoint(run, step)
+        except ModelError as error:
+            problems += error.problems
     if problems:
         raise ModelError.collect(problems)
     return f"{len(steps)} checkpoints, every byte as it was committed"
@@ -156,20 +151,21 @@ def _metrics(run: RunDir) -> str:
 
 def _inputs(run: RunDir) -> str:
     """Base, tokenizer, template and rows are those that were trained with."""
-    recipe, provenance = load_resolved(run.recipe), read_adapter(run.adapter).provenance
-    pinned = provenance["base"]["revision"] or recipe.base.revision
-    files = find_base(recipe.base.model_copy(update={"revision": pinned}))
-    encoder = open_encoder(files.folder, recipe.data.template, recipe.data.system)
-    data = prepare_data(recipe.data, encoder)
+    provenance = read_adapter(run.adapter).provenance
+    recipe = load_resolved(run.recipe)
+    found = open_inputs(recipe, run_base(recipe, run))
     now = {
-        "base": (files.fingerprint, provenance["base"]["fingerprint"]),
-        "tokenizer, template and system prompt": (encoder.fingerprint, provenance["encoder_fingerprint"]),
-        "rows": (data.fingerprint, provenance["data_fingerprint"]),
+        "base": (found.files.fingerprint, provenance["base"]["fingerprint"]),
+        "tokenizer, template and system prompt": (
+            found.encoder.fingerprint,
+            provenance["encoder_fingerprint"],
+        ),
+        "rows": (found.data.fingerprint, provenance["data_fingerprint"]),
     }
     problems = [
-        Problem(f"{name}: {found[:12]} now, {wanted[:12]} when it was trained", where=str(run.recipe))
-        for name, (found, wanted) in now.items()
-        if found != wanted
+        Problem(f"{name}: {is_now[:12]} now, {was[:12]} when it was trained", where=str(run.recipe))
+        for name, (is_now, was) in now.items()
+        if is_now != was
     ]
     if problems:
         raise ModelError.collect(problems)

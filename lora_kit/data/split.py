@@ -232,14 +232,6 @@ def content_key(conversation: Conversation) -> bytes:
     return _key(parts)
 
 
-def exact_key(conversation: Conversation) -> int:
-    """Return 64 bits that are equal for conversations that say the same, whatever is learned of them."""
-    parts = []
-    for message in conversation.messages:
-        parts += [message.role, message.context, message.content]
-    return int.from_bytes(_key([part.encode("utf-8", "surrogatepass") for part in parts])[:8], "big")
-
-
 def group_key(group: str) -> bytes:
     """Return the key that all rows of a group are placed by."""
     return _key([b"group", group.encode()])
