@@ -19,20 +19,11 @@ from lora_kit.data.open_encoder import open_encoder
 from lora_kit.errors import ModelError
 from lora_kit.model.adapter_inject import attach_adapter
 from lora_kit.model.base import BaseFiles, find_base
+from lora_kit.model.hub import TOKENIZER_FILES
 from lora_kit.model.load import load_model
 from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
 
 MERGED_FILE = "lora_kit_merge.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from lora_kit.artifacts.disk import free_bytes, readable_bytes
-from lora_kit.model.cache import cache_dir
+from lora_kit.cache_place import cache_dir
 
 Status = Literal["ok", "note", "broken"]
 PACKAGE = "lora-kit"

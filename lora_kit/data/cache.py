@@ -4,7 +4,6 @@ The name is a hash over the content of the rows' files, the recipe's data sectio
 very code; so an entry is either right or not found. It carries hashes of itself: a damaged one is made anew.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,8 +11,8 @@ import platform
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lora_kit.cache_place import cache_dir, locked
 from lora_kit.data.row_file import Blocks
 from lora_kit.errors import MachineError
 from lora_kit.recipe.schema import DataSpec
@@ -38,8 +38,7 @@ Fill = Callable[[Path], Notes]
 
 def encoded_dir() -> Path:
     """Return where encoded rows are kept: ``$LORA_KIT_CACHE/encoded`` or ``~/.cache/lora_kit/encoded``."""
-    configured = os.environ.get("LORA_KIT_CACHE")
-    return (Path(configured) if configured else Path.home() / ".cache" / "lora_kit") / "encoded"
+    return cache_dir() / "encoded"
 
 
 def entry_key(spec: DataSpec, encoder_fingerprint: str, sources: Sequence[Mapping[str, str]]) -> str:
@@ -87,7 +86,7 @@ def kept(key: str, fill: Fill, *, folder: Path) -> tuple[Blocks, Notes, bool]:
     if not writable:
         with tempfile.TemporaryDirectory(prefix="lora-kit-") as place:
             return _filled(Path(place), fill)
-    with _locked(target):
+    with locked(_lock_of(target)):
         if found := _open(target):
             return *found, False
         unfinished = target.with_name(f".tmp-{key}")
@@ -126,7 +125,7 @@ def sweep(folder: Path, *, keep: str = "", limit_bytes: int = KEPT_BYTES) -> Non
     for age, name, entry in sorted(ages):
         if age and total <= limit_bytes:
             break
-        with _locked(folder / name, wait=False) as free:
+        with locked(_lock_of(folder / name), wait=False) as free:
             if free:
                 total -= _size(entry)
                 _remove(entry)
@@ -182,17 +181,9 @@ def _code() -> list[str]:
     return [f"version {_VERSION}", digest.hexdigest(), python, *libraries]
 
 
-@contextmanager
-def _locked(target: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an entry's lock; yields whether it is held, which without waiting it may not be."""
-    # Shared by entries whose names begin alike: so there are never more than 256 of these files.
-    with (target.parent / f".lock-{target.name[:2]}").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def _lock_of(target: Path) -> Path:
+    """Shared by entries whose names begin alike: so there are never more than 256 of these files."""
+    return target.parent / f".lock-{target.name[:2]}"
 
 
 def _size(entry: Path) -> int:

@@ -58,15 +58,13 @@ def by_products(query: Tensor, dropout: float) -> bool:
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Context, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        heads, groups = _fold(query, key), key.shape[1]
+        heads, groups = fold(query, key), key.shape[1]
         keys, values = key[0], value[0]
         output = torch.empty(*heads.shape, dtype=query.dtype)
         kept = []
-        for first, last in _blocks(query.shape[2]):
+        for first, last in blocks(query.shape[2]):
             rows = heads[:, :, first:last].reshape(groups, -1, query.shape[3])
-            scores = torch.bmm(rows, keys[:, :last].transpose(1, 2)).mul_(scaling)
-            _hide_future(scores.unflatten(1, (-1, last - first)), first)
-            weights = torch.softmax(scores, dim=-1)
+            weights = probabilities(rows, keys[:, :last], last - first, scaling)
             kept.append(weights)
             output[:, :, first:last] = torch.bmm(weights, values[:, :last]).unflatten(1, (-1, last - first))
         ctx.scaling = scaling
@@ -77,10 +75,10 @@ class _Products(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Context, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, *kept = ctx.saved_tensors
-        heads, above, groups = _fold(query, key), _fold(grad_output, key), key.shape[1]
+        heads, above, groups = fold(query, key), fold(grad_output, key), key.shape[1]
         grad_query = torch.empty(*heads.shape, dtype=query.dtype)
         grad_key, grad_value = torch.zeros_like(key[0]), torch.zeros_like(value[0])
-        for (first, last), weights in zip(_blocks(query.shape[2]), kept, strict=True):
+        for (first, last), weights in zip(blocks(query.shape[2]), kept, strict=True):
             rows = heads[:, :, first:last].reshape(groups, -1, query.shape[3])
             outer = above[:, :, first:last].reshape(groups, -1, query.shape[3])
             grad_value[:, :last] += torch.bmm(weights.transpose(1, 2), outer)
@@ -92,19 +90,30 @@ class _Products(torch.autograd.Function):
         return grad_query.flatten(0, 1)[None], grad_key[None], grad_value[None], None
 
 
-def _fold(query: Tensor, key: Tensor) -> Tensor:
+def fold(query: Tensor, key: Tensor) -> Tensor:
     """Return query heads by key head, ``(key-value heads, G, L, D)``."""
     return query[0].unflatten(0, (key.shape[1], -1))
 
 
-def _blocks(length: int) -> list[tuple[int, int]]:
-    """Cut the queries into equal blocks of at most BLOCK."""
+def blocks(length: int) -> list[tuple[int, int]]:
+    """Cut queries into equal blocks of at most BLOCK: (first, last) of each."""
     count = -(-length // BLOCK)
     return list(pairwise([length * n // count for n in range(count + 1)]))
 
 
-def _hide_future(scores: Tensor, first: int) -> None:
-    """Set the scores of later keys to minus infinity; row r is the query at ``first`` + r."""
-    rows = scores.shape[-2]
-    future = torch.ones(rows, rows, dtype=torch.bool).triu_(1)
-    scores[..., first:].masked_fill_(future, float("-inf"))
+def probabilities(rows: Tensor, keys: Tensor, count: int, scaling: float) -> Tensor:
+    """Attention weights of queries that stand at the last keys.
+
+    Args:
+        rows: Float ``(key-value heads, G x count, D)``, the queries of all heads of a group.
+        keys: Float ``(key-value heads, K, D)``, those of the queries' own tokens last.
+        count: Queries of one head.
+        scaling: Factor of the scores.
+
+    Returns:
+        ``(key-value heads, G x count, K)``.
+    """
+    scores = torch.bmm(rows, keys.transpose(1, 2)).mul_(scaling)
+    future = torch.ones(count, count, dtype=torch.bool, device=rows.device).triu_(1)
+    scores.unflatten(1, (-1, count))[..., -count:].masked_fill_(future, float("-inf"))
+    return torch.softmax(scores, dim=-1)

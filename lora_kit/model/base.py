@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_kit.cache_place import cache_dir
 from lora_kit.errors import ModelError
 from lora_kit.model import hub
-from lora_kit.model.cache import cache_dir
 from lora_kit.model.family import Family
 from lora_kit.model.fingerprint import fingerprint
 from lora_kit.model.folder import ModelFolder, check_folder

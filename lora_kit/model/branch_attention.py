@@ -8,7 +8,6 @@ would cost the memory that sharing saves.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -16,8 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-KEPT = 384  # tokens of a path; above it the probabilities are more than the rest of the layer's states
-BLOCK = 128
+from lora_kit.model.attention_kernel import LONGEST, SOFTMAX_BACK, blocks, fold, probabilities
+
+KEPT = LONGEST  # tokens of a path whose probabilities are kept
 Context: TypeAlias = Any  # of torch.autograd.Function, which has no public type
 
 
@@ -100,13 +100,13 @@ class _Branches(torch.autograd.Function):
     def forward(
         ctx: Context, query: Tensor, key: Tensor, value: Tensor, tree: Sequence[Branch], scaling: float
     ) -> Tensor:
-        heads = _fold(query, key)
+        heads = fold(query, key)
         output = query.new_empty(*heads.shape[:2], sum(branch.tokens for branch in tree), heads.shape[3])
         kept, done = [], 0
         for branch in tree:
             keys, values = _gather(key, branch), _gather(value, branch)
             for rows, seen in _blocks(branch):
-                weights = _weights(_rows(heads, rows), keys[:, :seen], rows.stop - rows.start, scaling)
+                weights = probabilities(_rows(heads, rows), keys[:, :seen], rows.stop - rows.start, scaling)
                 count = rows.stop - rows.start
                 result = torch.bmm(weights, values[:, :seen])
                 output[:, :, done : done + count] = result.unflatten(1, (-1, count))
@@ -120,7 +120,7 @@ class _Branches(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Context, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
-        heads, above, left, done = _fold(query, key), _fold(grad_output, key), iter(kept), 0
+        heads, above, left, done = fold(query, key), fold(grad_output, key), iter(kept), 0
         grads = torch.zeros_like(heads), torch.zeros_like(key[0]), torch.zeros_like(value[0])
         for branch in ctx.tree:
             keys, values = _gather(key, branch), _gather(value, branch)
@@ -128,10 +128,12 @@ class _Branches(torch.autograd.Function):
             for rows, seen in _blocks(branch):
                 count = rows.stop - rows.start
                 own, outer = _rows(heads, rows), _rows(above, slice(done, done := done + count))
-                weights = next(left) if _keeps(branch) else _weights(own, keys[:, :seen], count, ctx.scaling)
+                weights = (
+                    next(left) if _keeps(branch) else probabilities(own, keys[:, :seen], count, ctx.scaling)
+                )
                 to_values[:, :seen].baddbmm_(weights.transpose(1, 2), outer)
                 inner = torch.bmm(outer, values[:, :seen].transpose(1, 2))
-                scores = torch.ops.aten._softmax_backward_data(inner, weights, -1, weights.dtype)  # noqa: SLF001
+                scores = SOFTMAX_BACK(inner, weights, -1, weights.dtype)
                 back = torch.bmm(scores, keys[:, :seen]).mul_(ctx.scaling)
                 grads[0][:, :, rows] = back.unflatten(1, (-1, count))
                 to_keys[:, :seen].baddbmm_(scores.transpose(1, 2), own, alpha=ctx.scaling)
@@ -144,11 +146,6 @@ def _keeps(branch: Branch) -> bool:
     return branch.before + branch.tokens <= KEPT
 
 
-def _fold(query: Tensor, key: Tensor) -> Tensor:
-    """Return query heads by key head, ``(key-value heads, G, T, D)``."""
-    return query[0].unflatten(0, (key.shape[1], -1))
-
-
 def _rows(heads: Tensor, rows: slice) -> Tensor:
     """Return some queries of all heads of a group as rows, ``(key-value heads, G x rows, D)``."""
     return heads[:, :, rows].flatten(1, 2)
@@ -156,18 +153,8 @@ def _rows(heads: Tensor, rows: slice) -> Tensor:
 
 def _blocks(branch: Branch) -> Iterator[tuple[slice, int]]:
     """Yield where a block of queries is, and how many keys of the path it sees at most."""
-    count = -(-branch.tokens // BLOCK)
-    cuts = [branch.tokens * n // count for n in range(count + 1)]
-    for first, last in pairwise(cuts):
+    for first, last in blocks(branch.tokens):
         yield slice(branch.own.start + first, branch.own.start + last), branch.before + last
-
-
-def _weights(rows: Tensor, keys: Tensor, count: int, scaling: float) -> Tensor:
-    """Return probabilities ``(key-value heads, G x count, keys)`` of queries at the last keys."""
-    scores = torch.bmm(rows, keys.transpose(1, 2)).mul_(scaling)
-    future = torch.ones(count, count, dtype=torch.bool, device=rows.device).triu_(1)
-    scores.unflatten(1, (-1, count))[..., -count:].masked_fill_(future, float("-inf"))
-    return torch.softmax(scores, dim=-1)
 
 
 def _gather(states: Tensor, branch: Branch) -> Tensor:

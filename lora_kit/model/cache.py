@@ -1,23 +1,14 @@
-"""Where converted bases and their hashes are kept between runs, and how they get there whole or not at all.
+"""How converted bases and their hashes get into the cache: whole or not at all."""
 
-``$LORA_KIT_CACHE`` or ``~/.cache/lora_kit``. Everything in it can be deleted at any time.
-"""
-
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from lora_kit.cache_place import locked
 from lora_kit.errors import MachineError
-
-
-def cache_dir() -> Path:
-    """Return the cache folder, whether it exists or not."""
-    configured = os.environ.get("LORA_KIT_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "lora_kit"
 
 
 def build_folder(target: Path, fill: Callable[[Path], None]) -> Path:
@@ -34,7 +25,7 @@ def build_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f"{target.name}.lock")):
+        with locked(target.with_name(f"{target.name}.lock")):
             if not target.is_dir():
                 unfinished = target.with_name(f".tmp-{target.name}")
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -48,13 +39,6 @@ def build_folder(target: Path, fill: Callable[[Path], None]) -> Path:
             f"the cache can't be written: {error}", where=str(target), cure="free space or set LORA_KIT_CACHE"
         ) from error
     return target
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _sync(folder: Path) -> None:

@@ -17,6 +17,12 @@ def context_tokens(config: PretrainedConfig) -> int | None:
     return min(known) if known else None
 
 
+def room(config: PretrainedConfig, prompt_tokens: int, wanted: int) -> int:
+    """How many of the wanted tokens fit behind a prompt; 0 or less for a prompt that leaves no room."""
+    limit = context_tokens(config)
+    return wanted if limit is None else min(wanted, limit - prompt_tokens)
+
+
 def check_longest(config: PretrainedConfig, longest: int) -> None:
     """Check that the longest example fits.
 

@@ -12,8 +12,9 @@ from peft import PeftModel
 from lora_kit.assemble import Opened
 from lora_kit.data.types import Message
 from lora_kit.errors import DataError
+from lora_kit.model.context import context_tokens
 from lora_kit.serve.memory import Memory
-from lora_kit.serve.stream import AnswerStream, Sampling, context_tokens, stream_answer
+from lora_kit.serve.stream import AnswerStream, Sampling, stream_answer
 from lora_kit.serve.window import fit_window
 
 Read = Callable[[], str]
@@ -147,7 +148,7 @@ class _Session:
         return fit_window(
             self.opened.encoder,
             messages,
-            context_tokens=context_tokens(self.opened.model),
+            context_tokens=context_tokens(self.opened.model.config),
             max_new_tokens=self.options.max_new_tokens,
         )
 

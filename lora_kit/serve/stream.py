@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from lora_kit.data.encode import Encoder
 from lora_kit.data.types import Message
 from lora_kit.errors import DataError
-from lora_kit.model import context
 from lora_kit.model.choose import Choice, sample
+from lora_kit.model.context import context_tokens, room
 from lora_kit.model.decode import quick_products, read
 from lora_kit.model.kv_cache import KeyValueCache, Span
 from lora_kit.serve.memory import Memory
@@ -83,7 +83,7 @@ class AnswerStream:
         new = self.prompt[known:]
         random = torch.Generator().manual_seed(self.sampling.seed)
         choice = Choice(self.sampling.temperature, self.sampling.top_p, seed=self.sampling.seed)
-        for _ in range(_room(self.model, self.prompt, self.sampling.max_new_tokens)):
+        for _ in range(room(self.model.config, len(self.prompt), self.sampling.max_new_tokens)):
             token = sample(_next_scores(self.model, cache, new, known), choice, random)
             known += len(new)
             self.ids.append(token)
@@ -121,15 +121,11 @@ def stream_answer(
     """
     assert not model.training, "dropout would change the answers"
     prompt = encoder.encode_prompt(messages)
-    if _room(model, prompt, 1) < 1:
-        found = f"the conversation has {len(prompt):,} tokens, and the model reads {context_tokens(model):,}"
+    if room(model.config, len(prompt), 1) < 1:
+        limit = context_tokens(model.config)
+        found = f"the conversation has {len(prompt):,} tokens, and the model reads {limit:,}"
         raise DataError(found, cure="shorten it")
     return AnswerStream(model, encoder, prompt, sampling, memory or Memory())
-
-
-def context_tokens(model: LanguageModel) -> int | None:
-    """Most tokens that the model has positions for; None where there is no limit (ALiBi)."""
-    return context.context_tokens(model.config)
 
 
 # Not around the loop: between two pieces the caller runs, and would find gradients switched off.
@@ -139,8 +135,3 @@ def _next_scores(model: LanguageModel, cache: KeyValueCache, new: Sequence[int],
     with quick_products(model) if len(new) > 1 else nullcontext():
         scores = read(model, cache, [new], [Span(0, known, len(new))])
     return scores[0].float().cpu()
-
-
-def _room(model: LanguageModel, prompt: Sequence[int], wanted: int) -> int:
-    limit = context_tokens(model)
-    return wanted if limit is None else min(wanted, limit - len(prompt))

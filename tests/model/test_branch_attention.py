@@ -35,7 +35,7 @@ def mask_of_tree() -> Tensor:
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 def test_it_equals_a_mask(key_heads: int, kept: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "KEPT", kept)
-    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr("lora_kit.model.attention_kernel.BLOCK", 2)
     torch.manual_seed(0)
     sizes = [4, key_heads, key_heads]
     inputs = [torch.randn(1, n, 21, 8, dtype=torch.float64, requires_grad=True) for n in sizes]

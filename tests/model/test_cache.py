@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lora_kit.cache_place import cache_dir
 from lora_kit.errors import MachineError
-from lora_kit.model.cache import build_folder, cache_dir, remembered
+from lora_kit.model.cache import build_folder, remembered
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

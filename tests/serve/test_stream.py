@@ -7,8 +7,9 @@ from transformers import GenerationConfig
 from lora_kit.assemble import Opened
 from lora_kit.data.types import Message
 from lora_kit.errors import DataError
+from lora_kit.model.context import context_tokens
 from lora_kit.serve.memory import Memory
-from lora_kit.serve.stream import Sampling, context_tokens, stream_answer
+from lora_kit.serve.stream import Sampling, stream_answer
 
 FIRST = [Message("user", "what is the answer?")]
 SHORT = Sampling(max_new_tokens=24)
@@ -105,7 +106,7 @@ def test_gradients_are_not_switched_off_for_the_caller(llama: Opened) -> None:
 
 
 def test_answer_ends_where_the_context_ends(llama: Opened) -> None:
-    limit = context_tokens(llama.model)
+    limit = context_tokens(llama.model.config)
     assert limit == 256
     question = [Message("user", "x" * 200)]
     prompt = llama.encoder.encode_prompt(question)
@@ -118,7 +119,7 @@ def test_answer_ends_where_the_context_ends(llama: Opened) -> None:
 
 def test_model_without_a_limit(open_tiny) -> None:
     bloom = open_tiny("bloom")
-    assert context_tokens(bloom.model) is None
+    assert context_tokens(bloom.model.config) is None
     stream = stream_answer(bloom.model, bloom.encoder, [Message("user", "x" * 300)], Sampling(2))
     list(stream)
     assert stream.ids

@@ -21,7 +21,7 @@ from lora_kit.data.plan_batches import plan_micro_batches
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, ModelError, Problem
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
-from lora_kit.model.context import context_tokens
+from lora_kit.model.context import context_tokens, room
 from lora_kit.model.forward import example_nats
 from lora_kit.model.generate import start_decoding
 from lora_kit.model.lora_ops import ADAPTER
@@ -95,7 +95,7 @@ class TransformersEngine:
         self._check_room(
             [(len(row) + 1, _excerpt(messages)) for row, messages in zip(rows, prompts, strict=True)]
         )
-        limits = [self._room(len(row), max_new_tokens) for row in rows]
+        limits = [room(self._model.config, len(row), max_new_tokens) for row in rows]
         decoding = start_decoding(
             self._model, rows, limits, frozenset(self._encoder.stop_ids), places=batch_size
         )
@@ -163,12 +163,8 @@ class TransformersEngine:
             return Generation(self._encoder.decode_answer(ids), len(ids), stopped=False)
         return Generation(self._encoder.decode_answer(ids[:end]), end + 1, stopped=True)
 
-    def _room(self, prompt_tokens: int, max_new_tokens: int) -> int:
-        context = _context_tokens(self._model)
-        return max_new_tokens if context is None else min(max_new_tokens, context - prompt_tokens)
-
     def _check_room(self, sizes: Sequence[tuple[int, str]]) -> None:
-        context = _context_tokens(self._model)
+        context = context_tokens(self._model.config)
         if context is None:
             return
         problems = [
@@ -178,11 +174,6 @@ class TransformersEngine:
         ]
         if problems:
             raise DataError.collect(problems[:SHOWN_PROBLEMS])
-
-
-def _context_tokens(model: PreTrainedModel | PeftModel) -> int | None:
-    """Most tokens that the model has positions for; None where there is no limit (ALiBi)."""
-    return context_tokens(model.config)
 
 
 def _lies_flat(model_type: str) -> bool:
