@@ -20,7 +20,8 @@ from lora_kit.errors import ModelError, Problem
 from lora_kit.model.adapter_targets import check_targets, target_names
 from lora_kit.model.family import Family
 from lora_kit.model.folder import listing
-from lora_kit.model.lora_ops import ADAPTER, quicken
+from lora_kit.model.lora_layers import quicken
+from lora_kit.model.lora_ops import ADAPTER
 from lora_kit.model.quiet import quiet_libraries
 from lora_kit.recipe.schema import LoraSpec
 

@@ -11,14 +11,11 @@ LoRA in one number type is left to peft's own forward.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any, TypeAlias
 
 import torch
-from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from lora_kit.model.product import product
 from lora_kit.model.quantize import dense_weight, is_four_bit, number_type
@@ -94,6 +91,9 @@ class Projections:
         return torch.cat(
             [z if base.bias is None else base.bias for z, base in zip(zeros, self.bases, strict=True)]
         )
+
+
+Product: TypeAlias = tuple[Projections, Sequence[Adapter]]
 
 
 def project(
@@ -190,6 +190,41 @@ def grad_of_input(
     return total
 
 
+def product_back(
+    product: Product,
+    x: Tensor,
+    states: Tensor,
+    masks: Sequence[Tensor | None],
+    grad_output: Tensor,
+    *,
+    needed: bool,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Gradients of a product's input (None if it is not needed), and of all A, then all B.
+
+    Args:
+        product: The layers and their active adapters.
+        x: Float ``(T, in)``, the input.
+        states: ``(T, sum of R)``, the rank-R states.
+        masks: The dropout masks.
+        grad_output: ``(T, out)``.
+        needed: Whether the input's gradient is wanted.
+    """
+    projections, adapters = product
+    grad = _with_room(grad_output, states.shape[1])
+    ups = project_back(projections, adapters, states, grad)
+    downs = grad_of_down(projections, adapters, x, masks, grad)
+    return grad_of_input(projections, adapters, masks, grad) if needed else None, [*downs, *ups]
+
+
+def _with_room(grad: Tensor, columns: int) -> Tensor:
+    """Copy into a wider tensor, whose last columns :func:`project_back` writes."""
+    if not columns:
+        return grad
+    wide = grad.new_empty(len(grad), grad.shape[1] + columns)
+    wide[:, : grad.shape[1]] = grad
+    return wide
+
+
 def base_layer(layer: nn.Module) -> nn.Linear:
     """Return the frozen layer under an adapter, or the layer itself."""
     found = layer.base_layer if isinstance(layer, LoraLayer) else layer
@@ -249,56 +284,3 @@ def _dropped(x: Tensor, adapter: Adapter, mask: Tensor | None) -> Tensor:
 def parameters_of(adapters: Sequence[Adapter]) -> list[nn.Parameter]:
     """All A, then all B: what an autograd function has to be given, to give them gradients."""
     return [adapter.down for adapter in adapters] + [adapter.up for adapter in adapters]
-
-
-class _Linear(torch.autograd.Function):
-    """Projections by themselves: keeps the input and the rank-R states."""
-
-    @staticmethod
-    def forward(
-        ctx: Context, x: Tensor, projections: Projections, adapters: Sequence[Adapter], *_: Tensor
-    ) -> Tensor:
-        y, masks = project(projections, adapters, x)
-        ctx.of, ctx.adapters = projections, adapters
-        ctx.save_for_backward(x, y[:, projections.out :].clone(), *masks)
-        return y[:, : projections.out]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Context, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        x, states, *masks = ctx.saved_tensors
-        grad = grad_output.new_empty(len(x), ctx.of.out + states.shape[1])
-        grad[:, : ctx.of.out] = grad_output
-        ups = project_back(ctx.of, ctx.adapters, states, grad)
-        downs = grad_of_down(ctx.of, ctx.adapters, x, masks, grad)
-        into = grad_of_input(ctx.of, ctx.adapters, masks, grad) if ctx.needs_input_grad[0] else None
-        return into, None, None, *downs, *ups
-
-
-def linear(projections: Projections, x: Tensor) -> Tensor:
-    """Return the outputs of the layers side by side, ``(..., out)``; differentiable in x, A and B."""
-    adapters = projections.adapters()
-    flat = x.reshape(-1, x.shape[-1])
-    y: Tensor = _Linear.apply(flat, projections, adapters, *parameters_of(adapters))
-    return y.unflatten(0, x.shape[:-1])
-
-
-def quicken(model: nn.Module) -> None:
-    """Let every adapted layer of a model compute itself with :func:`linear` while it is plain."""
-    for layer in model.modules():
-        if type(layer) is LoraLinear and type(layer.base_layer) is nn.Linear:
-            layer.forward = MethodType(_forward, layer)
-            vars(layer)["lora_kit_projections"] = Projections([layer])
-
-
-def _forward(layer: LoraLinear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - peft's
-    if (
-        args
-        or kwargs
-        or layer.disable_adapters
-        or not is_plain(layer)
-        or x.dtype != layer.base_layer.weight.dtype
-    ):
-        slow: Tensor = LoraLinear.forward(layer, x, *args, **kwargs)
-        return slow
-    return linear(layer.lora_kit_projections, x)

@@ -19,7 +19,7 @@ from transformers.models.llama import modeling_llama
 
 from lora_kit.catalogue import FAMILIES
 from lora_kit.data.collate import flatten, pad
-from lora_kit.model import fused_llama, lora_ops
+from lora_kit.model import fused_llama, fused_ops, lora_layers, lora_ops
 from lora_kit.model.adapter_inject import adapter_parameters, add_adapter, load_adapter_tensors
 from lora_kit.model.attention import register_segment_attention
 from lora_kit.model.forward import example_nats, sum_nats
@@ -129,8 +129,8 @@ def test_other_families_have_the_gradients_of_peft(
     model = model_of(family, bias=bias)
     batch = (pad if family == "bloom" else flatten)(examples(5, 7))
     calls = []
-    linear = lora_ops.linear
-    monkeypatch.setattr(lora_ops, "linear", lambda *given: (calls.append(1), linear(*given))[1])
+    linear = lora_layers.linear
+    monkeypatch.setattr(lora_layers, "linear", lambda *given: (calls.append(1), linear(*given))[1])
     quick = gradients(model, batch)
     assert len(calls) == 8
     by_peft(model, monkeypatch)
@@ -270,7 +270,7 @@ def test_what_is_not_plain_is_left_to_peft(examples: Callable[..., Any], why: st
     assert all(p.grad is not None for p in adapter_parameters(model).values())
 
 
-def test_nothing_is_kept_below_the_first_adapter(examples: Callable[..., Any]) -> None:
+def test_nothing_is_kept_below_the_first_adapter(examples: Callable[..., Any], monkeypatch: Any) -> None:
     model = model_of()
     for name, parameter in adapter_parameters(model).items():
         parameter.requires_grad_(".layers.2." in name)
@@ -281,11 +281,9 @@ def test_nothing_is_kept_below_the_first_adapter(examples: Callable[..., Any]) -
         seen.append(projections)
         return back(projections, *rest)
 
-    fused_llama.grad_of_input, before = counted, fused_llama.grad_of_input
-    try:
-        sum_nats(model, flatten(examples(3, 1))).nats.backward()
-    finally:
-        fused_llama.grad_of_input = before
+    for module in (lora_ops, fused_ops):
+        monkeypatch.setattr(module, "grad_of_input", counted)
+    sum_nats(model, flatten(examples(3, 1))).nats.backward()
     parts = model.get_base_model().model.layers[2].lora_kit_parts
     assert set(seen) <= set(parts)
     assert parts[0] not in seen

@@ -10,7 +10,7 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 
 from lora_kit.data.collate import flatten
-from lora_kit.model import fused_llama
+from lora_kit.model import fused_llama, lora_ops
 from lora_kit.model.adapter_inject import adapter_parameters, add_adapter
 from lora_kit.model.forward import example_nats, sum_nats
 from lora_kit.model.quantize import dense_weight, dequantized_weights, is_four_bit, number_type
@@ -43,7 +43,7 @@ def test_the_fused_forward_of_the_base_is_bitsandbytes_bit_for_bit(four_bit: Any
     for layer in model.model.layers:
         for part in fused_llama._parts(layer):
             if part.bases[0].in_features == 64:
-                found, _ = fused_llama.project(part, [], x)
+                found, _ = lora_ops.project(part, [], x)
                 assert torch.equal(found, torch.cat([base(x) for base in part.bases], 1))
 
 
