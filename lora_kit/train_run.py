@@ -171,9 +171,7 @@ def _build_job(recipe: Recipe, run: RunDir, inputs: Inputs, observer: Observer) 
         run=run,
         identity=identity,
         accelerator=build_accelerator(recipe.train.device),
-        share_prefixes=family.flattened
-        and not recipe.lora.dropout
-        and recipe.engine.share_prefixes == "auto",
+        share_prefixes=not recipe.lora.dropout and recipe.engine.share_prefixes == "auto",
     )
 
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from lora_kit.artifacts.checkpoint import (
 )
 from lora_kit.artifacts.metrics_log import MetricsLog
 from lora_kit.artifacts.run_dir import RunDir
-from lora_kit.data.collate import MicroBatch, flatten, pad, share
-from lora_kit.data.plan_batches import plan_micro_batches, plan_shared_micro_batches
+from lora_kit.data.collate import MicroBatch
+from lora_kit.data.layout import Plan, layout_of
 from lora_kit.data.types import Example
 from lora_kit.errors import DivergedError, InterruptedRunError
 from lora_kit.model.adapter_inject import adapter_tensors, load_adapter_tensors
@@ -139,6 +140,7 @@ class _Loop:
             job.accelerator,
             job.plan.spec.max_grad_norm,
         )
+        self.layout = layout_of(flattened=job.flattened, share_prefixes=job.share_prefixes)
         self.log = MetricsLog(job.run.metrics)
         self.step = 0
         self.progress: dict[str, Any] = {"best_step": None, "best_loss": None, "last_loss": None}
@@ -249,19 +251,19 @@ class _Loop:
         return TrainResult(step, self.job.plan.steps, loss, self.inexact, tensors)
 
     def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
-        job = self.job
-        budget = job.plan.spec.micro_batch_tokens
-        if job.share_prefixes:
-            groups = plan_shared_micro_batches([example.input_ids for example in examples], budget)
-            return [share([examples[index] for index in group]) for group in groups]
-        lengths = [len(example.input_ids) for example in examples]
-        parts = plan_micro_batches(lengths, budget, padded=not job.flattened)
-        collate = flatten if job.flattened else pad
-        return [collate([examples[index] for index in part]) for part in parts]
+        return self.layout.micro_batches(examples, self._planned(examples))
+
+    def _planned(self, examples: Sequence[Example]) -> Plan:
+        return self.layout.plan(examples, self.job.plan.spec.micro_batch_tokens)
+
+    @cached_property
+    def _validation_plan(self) -> Plan:
+        """What held-out rows are computed together; the same at every validation."""
+        return self._planned(self.job.validation)
 
     def _validate(self) -> float | None:
         """Held-out loss, None if not finite; the best so far is remembered (the earlier one on a tie)."""
-        batches = self._micro_batches(self.job.validation)
+        batches = self.layout.micro_batches(self.job.validation, self._validation_plan)
         loss = validation_loss(self.job.model, batches, self.job.accelerator)
         if not math.isfinite(loss):
             return None

@@ -15,9 +15,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from lora_kit.catalogue import FAMILIES
-from lora_kit.data.collate import flatten, pad
 from lora_kit.data.encode import Encoder
-from lora_kit.data.plan_batches import plan_micro_batches
+from lora_kit.data.layout import layout_of
 from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, ModelError, Problem
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
@@ -114,10 +113,9 @@ class TransformersEngine:
         examples = self._encoder.encode_many(conversations)
         lengths = [len(example.input_ids) for example in examples]
         self._check_room([(n, c.origin) for n, c in zip(lengths, conversations, strict=True)])
-        flattened = _lies_flat(self._model.config.model_type)
-        collate = flatten if flattened else pad
-        for chosen in plan_micro_batches(lengths, MICRO_BATCH_TOKENS, padded=not flattened):
-            batch = collate([examples[index] for index in chosen]).to(self._model.device)
+        layout = layout_of(flattened=_lies_flat(self._model.config.model_type))
+        for chosen in layout.plan(examples, MICRO_BATCH_TOKENS):
+            batch = layout.collate([examples[index] for index in chosen]).to(self._model.device)
             with self._at_work():
                 nats = example_nats(self._model, batch).tolist()
             for index, value in zip(chosen, nats, strict=True):
