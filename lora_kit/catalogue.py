@@ -92,6 +92,8 @@ ENGINES = Registry(
         "transformers": "lora_kit.harness.engines.transformers_engine:ENGINE",
         "openai": "lora_kit.harness.engines.openai_engine:ENGINE",
         "file": "lora_kit.harness.engines.file_engine:ENGINE",
+        "llama_cpp": "lora_kit.harness.engines.llama_cpp_engine:ENGINE",
+        "vllm": "lora_kit.harness.engines.vllm_engine:ENGINE",
     },
     RecipeError,
 )

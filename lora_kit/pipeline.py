@@ -14,15 +14,16 @@ from lora_kit.artifacts.adapter import read_adapter
 from lora_kit.artifacts.commit import write_json
 from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.artifacts.run_dir import RunDir
-from lora_kit.assemble import AdapterParts, Opened, find_adapter, merged_provenance, open_target
+from lora_kit.assemble import AdapterParts, find_adapter, merged_provenance
 from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.exporter import ExportOptions, ExportRequest
 from lora_kit.export.merge import MergeReport, merge_adapter
 from lora_kit.export.run import export_adapter, export_model, source_of
 from lora_kit.harness import results_file
-from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.harness.leakage import adapter_overlap
+from lora_kit.harness.lm_eval_run import run_lm_eval
+from lora_kit.harness.open_engines import DEFAULTS, EvaluateOptions, OpenedEngines, open_engines
 from lora_kit.harness.results import Results
 from lora_kit.harness.run import evaluate
 from lora_kit.harness.suite import Suite, load_suite
@@ -79,43 +80,51 @@ def evaluate_target(
     observer: Observer,
     *,
     out: Path | None = None,
-    base: str | None = None,
+    options: EvaluateOptions = DEFAULTS,
 ) -> tuple[Path, Results]:
-    """Score a run's adapter against its base, or a model alone, on a suite.
+    """Score a run's adapter against its base, or a model alone, on a suite, and on tasks of lm-eval if asked.
 
     Returns:
         The folder with results.json, and the results.
     """
     suite = load_suite(suite_name)
     observer.phase(f"loading {target}")
-    opened = open_target(target, base=base)
-    folder = out or _evaluation_folder(target, opened, suite.name)
-    fingerprint = opened.files.fingerprint
-    engines = [
-        TransformersEngine("base", opened.model, opened.encoder, adapter=False, base_fingerprint=fingerprint)
-    ]
-    if opened.adapter is not None:
-        engines.append(
-            TransformersEngine(
-                "tuned", opened.model, opened.encoder, adapter=True, base_fingerprint=fingerprint
-            )
-        )
+    opened = open_engines(target, options)
+    folder = out or _evaluation_folder(target, opened.name, suite.name)
     observer.phase(f"looking for suite {suite.name} in the training rows")
-    overlap = adapter_overlap(opened.adapter.folder, suite) if opened.adapter is not None else None
+    overlap = adapter_overlap(opened.adapter, suite) if opened.adapter is not None else None
     observer.phase(f"evaluating on suite {suite.name} ({len(suite.items)} prompts)")
     with folder_lock(folder):
         before = results_file.read_results(folder / results_file.RESULTS, suite.name)
         results = evaluate(
-            engines, suite, spec, folder=folder, on_progress=observer.progress, overlap=overlap
+            opened.engines, suite, spec, folder=folder, on_progress=observer.progress, overlap=overlap
         )
-        write_json(folder / results_file.RESULTS, results_file.carried_over(before, results.to_json()))
+        content = results_file.carried_over(before, results.to_json())
+        write_json(folder / results_file.RESULTS, content)
+        if options.lm_eval:
+            content[results_file.LM_EVAL] = _lm_eval(opened, spec, observer, options)
+            write_json(folder / results_file.RESULTS, content)
     return folder, results
 
 
-def _evaluation_folder(target: str, opened: Opened, suite: str) -> Path:
+def _lm_eval(
+    opened: OpenedEngines, spec: EvaluateSpec, observer: Observer, options: EvaluateOptions
+) -> dict[str, Any]:
+    observer.phase(f"lm-eval: {', '.join(options.lm_eval)}")
+    assert opened.opened is not None, "open_engines refuses lm-eval on other engines"
+    return run_lm_eval(
+        opened.opened,
+        options.lm_eval,
+        folder=options.lm_eval_tasks,
+        batch_size=spec.batch_size,
+        on_progress=observer.progress,
+    )
+
+
+def _evaluation_folder(target: str, name: str, suite: str) -> Path:
     if (Path(target) / "run.json").is_file():
         return RunDir(Path(target)).evaluations / suite
-    return Path("evaluations") / opened.name / suite
+    return Path("evaluations") / name / suite
 
 
 def merge_run(

@@ -9,13 +9,24 @@ from lora_kit.cli.console import console, emit_json
 
 
 def evaluate_command(
-    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, an adapter folder, or a model.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RUN|MODEL|GGUF", help="A run, an adapter folder, a model, or a GGUF file."),
+    ],
     suite: Annotated[str, typer.Option("--suite", help="Name or file of the suite.")] = "quickstart",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for results.json.")] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")
+        str | None,
+        typer.Option("--base", help="Where the adapter's base is now, if it moved; a GGUF file's base."),
     ] = None,
     *,
+    engine: Annotated[str, typer.Option(help="transformers, or vllm (extra vllm).")] = "transformers",
+    lm_eval: Annotated[
+        str, typer.Option("--lm-eval", metavar="TASK,...", help="Tasks of lm-eval too (extra lm-eval).")
+    ] = "",
+    lm_eval_tasks: Annotated[
+        Path | None, typer.Option("--lm-eval-tasks", help="A folder with more tasks for --lm-eval.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest generated answer.")] = 128,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts that are answered at once.")] = 16,
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
@@ -24,12 +35,15 @@ def evaluate_command(
     from lora_kit import pipeline
     from lora_kit.cli.progress import observing
     from lora_kit.cli.show import show_results
+    from lora_kit.harness.open_engines import EvaluateOptions
     from lora_kit.recipe.schema import EvaluateSpec
     from lora_kit.report.evaluation_page import report_on
 
     spec = EvaluateSpec(max_new_tokens=max_new_tokens, batch_size=batch_size)
+    tasks = tuple(name.strip() for name in lm_eval.split(",") if name.strip())
+    options = EvaluateOptions(base, engine, tasks, lm_eval_tasks)
     with observing() as observer:
-        folder, results = pipeline.evaluate_target(target, suite, spec, observer, out=out, base=base)
+        folder, results = pipeline.evaluate_target(target, suite, spec, observer, out=out, options=options)
     page, _ = report_on(folder)
     if as_json:
         emit_json(results.to_json())

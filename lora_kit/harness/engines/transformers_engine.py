@@ -18,15 +18,15 @@ from lora_kit.catalogue import FAMILIES
 from lora_kit.data.encode import Encoder
 from lora_kit.data.layout import layout_of
 from lora_kit.data.types import Conversation, Message
-from lora_kit.errors import DataError, ModelError, Problem
+from lora_kit.errors import ModelError
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
+from lora_kit.harness.token_engine import answer_bytes, check_room, cut_answer
 from lora_kit.model.context import context_tokens, room
 from lora_kit.model.forward import example_nats
 from lora_kit.model.generate import start_decoding
 from lora_kit.model.lora_ops import ADAPTER
 
 MICRO_BATCH_TOKENS = 2048
-SHOWN_PROBLEMS = 20
 
 
 class TransformersEngine:
@@ -91,9 +91,8 @@ class TransformersEngine:
             DataError: A prompt leaves no room for an answer.
         """
         rows = self._encoder.encode_prompts(prompts)
-        self._check_room(
-            [(len(row) + 1, _excerpt(messages)) for row, messages in zip(rows, prompts, strict=True)]
-        )
+        sizes = [(len(row) + 1, _excerpt(messages)) for row, messages in zip(rows, prompts, strict=True)]
+        check_room(self.name, context_tokens(self._model.config), sizes)
         limits = [room(self._model.config, len(row), max_new_tokens) for row in rows]
         decoding = start_decoding(
             self._model, rows, limits, frozenset(self._encoder.stop_ids), places=batch_size
@@ -102,7 +101,7 @@ class TransformersEngine:
             with self._at_work():
                 finished = decoding.advance()
             for index, ids in finished:
-                yield index, self._generation(ids)
+                yield index, cut_answer(self._encoder, ids)
 
     def likelihood(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, Likelihood]]:
         """Measure the answers that are marked as trained, end mark included, in micro-batches.
@@ -112,14 +111,15 @@ class TransformersEngine:
         """
         examples = self._encoder.encode_many(conversations)
         lengths = [len(example.input_ids) for example in examples]
-        self._check_room([(n, c.origin) for n, c in zip(lengths, conversations, strict=True)])
+        sizes = [(n, c.origin) for n, c in zip(lengths, conversations, strict=True)]
+        check_room(self.name, context_tokens(self._model.config), sizes)
         layout = layout_of(flattened=_lies_flat(self._model.config.model_type))
         for chosen in layout.plan(examples, MICRO_BATCH_TOKENS):
             batch = layout.collate([examples[index] for index in chosen]).to(self._model.device)
             with self._at_work():
                 nats = example_nats(self._model, batch).tolist()
             for index, value in zip(chosen, nats, strict=True):
-                utf8_bytes = _answer_bytes(conversations[index])
+                utf8_bytes = answer_bytes(conversations[index])
                 yield index, Likelihood(value, examples[index].trained_tokens, utf8_bytes)
 
     @contextmanager
@@ -155,34 +155,11 @@ class TransformersEngine:
             finally:
                 self._model.set_adapter(before)
 
-    def _generation(self, ids: Sequence[int]) -> Generation:
-        end = next((at for at, token in enumerate(ids) if token in self._encoder.stop_ids), None)
-        if end is None:
-            return Generation(self._encoder.decode_answer(ids), len(ids), stopped=False)
-        return Generation(self._encoder.decode_answer(ids[:end]), end + 1, stopped=True)
-
-    def _check_room(self, sizes: Sequence[tuple[int, str]]) -> None:
-        context = context_tokens(self._model.config)
-        if context is None:
-            return
-        problems = [
-            Problem(f"needs {tokens} tokens, {self.name} reads {context}", where, cure="shorten it")
-            for tokens, where in sizes
-            if tokens > context
-        ]
-        if problems:
-            raise DataError.collect(problems[:SHOWN_PROBLEMS])
-
 
 def _lies_flat(model_type: str) -> bool:
     """Whether rows may be laid end to end; padding is right for every model."""
     families = (FAMILIES[name] for name in FAMILIES)
     return any(family.flattened for family in families if model_type in family.model_types)
-
-
-def _answer_bytes(conversation: Conversation) -> int:
-    answers = (m.content for m in conversation.messages if m.role == "assistant" and m.train)
-    return sum(len(answer.encode("utf-8")) for answer in answers)
 
 
 def _excerpt(messages: Sequence[Message]) -> str:
