@@ -7,7 +7,6 @@ from typing import Any, Literal
 from lora_kit.report.wording import finite, mapping
 
 Outcome = Literal["won", "tied", "lost", "orders disagree", "not judged"]
-OUTCOMES: tuple[Outcome, ...] = ("won", "tied", "lost", "orders disagree", "not judged")
 
 
 @dataclass(frozen=True, slots=True)

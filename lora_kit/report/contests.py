@@ -7,10 +7,9 @@ from typing import Any
 from markupsafe import Markup
 
 from lora_kit.report.plots import ForestRow, forest_plot
-from lora_kit.report.wording import decimals_for, finite, mapping, number, p_value, plain, signed
+from lora_kit.report.wording import decimals_for, finite, mapping, number, p_value, plain, signed, verdict_css
 
 HEADLINE_METRICS = ("bits_per_byte", "nats_per_token")
-CSS = {"better": "good", "worse": "bad", "higher": "neutral", "lower": "neutral"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class _Reader:
             model=plain(model),
             baseline=plain(baseline),
             verdict=plain(verdict),
-            css=CSS.get(verdict, "unclear"),
+            css=verdict_css(verdict),
             sentence=self._sentence(by_metric[main], main, model, baseline),
             rows=tuple(self._row(entry, name, model, baseline) for name, entry in by_metric.items()),
             forest=forest_plot(
@@ -148,7 +147,7 @@ class _Reader:
             interval=interval,
             p=p_value(entry.get("p")),
             verdict=plain(verdict),
-            css=CSS.get(verdict, "unclear"),
+            css=verdict_css(verdict),
             hint=f"smallest difference that these prompts would show: {number(visible)}" if visible else "",
         )
 
@@ -159,7 +158,7 @@ class _Reader:
         if higher is None or len(known) < len(ends):
             return []
         low, middle, high = known if higher else [-end for end in reversed(known)]
-        css = CSS.get(str(entry["verdict"]), "unclear")
+        css = verdict_css(entry["verdict"])
         difference, interval = _figures(entry)
         return [ForestRow(self._title(metric), low, middle, high, css, f"{difference} ({interval})")]
 

@@ -77,11 +77,6 @@ class SuiteView:
         """Which outcomes there are to choose from."""
         return tuple(dict.fromkeys(item.outcome for item in self.items if item.outcome))
 
-    @property
-    def item_categories(self) -> tuple[str, ...]:
-        """Which categories there are to choose from."""
-        return tuple(dict.fromkeys(item.category for item in self.items))
-
 
 def suite_view(files: EvaluationFiles | Mapping[str, Any]) -> SuiteView:
     """Read results.json, and what judges said.

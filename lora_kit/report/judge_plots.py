@@ -145,7 +145,7 @@ def rank_plot(rows: Sequence[RankRow], unit: str) -> Markup:
     for tick in svg.ticks(low, high, 6):
         parts.append(svg.line((x(tick), top), (x(tick), floor), "grid"))
         parts.append(svg.text((x(tick), floor + 18), number(tick), anchor="middle"))
-    parts.append(svg.text((WIDTH, floor + 18), unit, anchor="end", css="label muted"))
+    parts.append(svg.text((right, floor + 36), unit, anchor="end", css="label muted"))
     for index, row in enumerate(rows):
         y = top + pitch * (index + 0.5)
         parts += [
@@ -156,4 +156,4 @@ def rank_plot(rows: Sequence[RankRow], unit: str) -> Markup:
             svg.dot((x(row.middle), y), "point rank", f"{row.name}: {row.figures}", radius=5),
             svg.text((WIDTH, y + 4), row.figures, anchor="end"),
         ]
-    return svg.document(WIDTH, floor + 26, "Ratings with their intervals", parts)
+    return svg.document(WIDTH, floor + 44, "Ratings with their intervals", parts)

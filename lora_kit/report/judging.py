@@ -21,9 +21,9 @@ from lora_kit.report.wording import (
     p_value,
     plain,
     signed,
+    verdict_css,
 )
 
-CSS = {"better": "good", "worse": "bad"}
 MEASURES = (
     ("relative", "% of {against}, pooled over both orders"),
     ("grades", "mean grade"),
@@ -142,7 +142,7 @@ def _measured(title: str, found: Mapping[str, Any]) -> ScoreRow:
         difference=signed(difference["difference"], digits),
         p=p_value(difference.get("p")),
         verdict=plain(verdict),
-        css=CSS.get(verdict, "unclear"),
+        css=verdict_css(verdict),
     )
 
 
@@ -173,7 +173,7 @@ def forest_row(view: JudgeView, section: Mapping[str, Any]) -> ForestRow | None:
             figures = f"{middle} ({low} to {high})"
             who = f"{plain(view.poll.system)} vs {plain(view.poll.against)}"
             title = excerpt(f"{view.judge}, {plain(section['kind'])}: {who}", 40)
-            css = CSS.get(str(outcome.get("verdict")), "unclear")
+            css = verdict_css(outcome.get("verdict"))
             return ForestRow(title, known[0], known[1], known[2], css, figures)
     return None
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_kit.report.wording import decimals_for, finite, mapping, number, p_value, plain, signed
+from lora_kit.report.wording import decimals_for, finite, mapping, number, p_value, plain, signed, verdict_css
 
 LEVELS = {
     "exact": "word for word",
     "probable": "probably",
     "possible": "possibly",
 }
-CSS = {"better": "good", "worse": "bad", "higher": "neutral", "lower": "neutral"}
 TITLES = ("Prompts", "Model", "Metric", "Value", "Difference", "95 % interval", "p", "Verdict")
 ROWS_NAMED = 3
 
@@ -106,7 +105,7 @@ def _row(told: tuple[str, ...], value: Mapping[str, Any], compared: Mapping[str,
     interval = f"{signed(compared.get('low'), digits)} to {signed(compared.get('high'), digits)}"
     verdict = plain(compared.get("verdict"))
     cells = (*told, known, signed(compared["difference"], digits), interval, p_value(compared.get("p")))
-    return SubsetRow(cells, verdict, CSS.get(verdict, "unclear"))
+    return SubsetRow(cells, verdict, verdict_css(verdict))
 
 
 def lm_eval_rows(results: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

@@ -18,9 +18,9 @@ from lora_kit.report.wording import (
     p_value,
     plain,
     signed,
+    verdict_css,
 )
 
-CSS = {"better": "good", "worse": "bad"}
 PLAYERS = (
     "Place",
     "System",
@@ -158,7 +158,7 @@ def _pair(pair: Mapping[str, Any]) -> PairRow:
         _rate(pair.get("length_controlled")),
         _record_text(pair),
     )
-    return PairRow(cells, verdict, CSS.get(verdict, "unclear"), "; ".join(filter(None, hints)))
+    return PairRow(cells, verdict, verdict_css(verdict), "; ".join(filter(None, hints)))
 
 
 def _names(pair: Mapping[str, Any]) -> str:

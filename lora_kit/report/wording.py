@@ -12,6 +12,12 @@ MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _MOST_DECIMALS = 6
 Facts = tuple[tuple[str, str], ...]
+VERDICT_CSS = {"better": "good", "worse": "bad", "higher": "neutral", "lower": "neutral"}
+
+
+def verdict_css(verdict: object) -> str:
+    """The class of a verdict's badge; unclear for anything that is none."""
+    return VERDICT_CSS.get(str(verdict), "unclear")
 
 
 def finite(value: object) -> float | None:
