@@ -19,7 +19,7 @@ from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.exporter import ExportOptions, ExportRequest
 from lora_kit.export.merge import MergeReport, merge_adapter
-from lora_kit.export.run import export_adapter, export_model, source_of
+from lora_kit.export.run import export_adapter, export_model, refuse_early, source_of
 from lora_kit.harness import results_file
 from lora_kit.harness.leakage import adapter_overlap
 from lora_kit.harness.lm_eval_run import run_lm_eval
@@ -192,6 +192,8 @@ def export_target(target: str, request: ExportRequest, observer: Observer) -> di
         if not is_adapter or request.kind != "gguf":
             raise RecipeError("only for a run or an adapter, with --to gguf", key="--adapter-only")
         return export_adapter(RunDir(path).adapter if is_run else path, out, request)
+    if is_adapter:
+        refuse_early(RunDir(path).adapter if is_run else path, request)
     folder = _merged(path, is_run, request.base, observer) if is_adapter else target
     source = source_of(find_base(BaseSpec(model=str(folder))), name)
     observer.phase(f"exporting {name} to {request.kind}")

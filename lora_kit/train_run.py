@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from lora_kit.artifacts.adapter import save_adapter
 from lora_kit.artifacts.commit import write_file, write_json
 from lora_kit.artifacts.disk import require_free
@@ -20,20 +22,26 @@ from lora_kit.data.open_encoder import open_encoder
 from lora_kit.data.overlap import SuiteText
 from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.data.sources import refuse_changed
-from lora_kit.errors import RecipeError
+from lora_kit.errors import DivergedError, LoraKitError, RecipeError
 from lora_kit.harness.suite_texts import suite_texts
 from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
 from lora_kit.model.base import BaseFiles, find_base
 from lora_kit.model.context import check_longest
+from lora_kit.model.engine import choose_number_type, offload_activations
 from lora_kit.model.load import check_vocabulary, load_model
 from lora_kit.model.memory import keep_freed_memory, recompute_layers
+from lora_kit.model.unmap import own_weights
 from lora_kit.recipe.fingerprint import recipe_fingerprint, training_fingerprint
-from lora_kit.recipe.load import dump_recipe, load_resolved
+from lora_kit.recipe.load import dump_recipe, load_resolved, portable
 from lora_kit.recipe.schema import Recipe
-from lora_kit.train.loop import TrainJob, TrainResult, train
+from lora_kit.recipe.sizes import parse_size
+from lora_kit.train.frozen_trunk import use_trunk_cache
+from lora_kit.train.job import TrainJob, TrainResult
+from lora_kit.train.loop import train
 from lora_kit.train.observe import Observer
 from lora_kit.train.plan import plan_training
 from lora_kit.train.runtime import build_accelerator, runtime_identity
+from lora_kit.train.trackers import require_trackers, tracked
 
 
 def train_recipe(
@@ -51,6 +59,7 @@ def train_recipe(
     with run.lock():
         state = run.read_state()
         _same_recipe(run, recipe)
+        require_trackers(recipe.engine.trackers)
         if state.get("status") == "finished":
             return state
         started = state.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
@@ -58,12 +67,19 @@ def train_recipe(
         write_file(run.recipe, dump_recipe(recipe).encode())
         inputs = _prepare(recipe, run, observer)
         job = _build_job(recipe, run, inputs, observer)
-        result = train(
-            job,
+        with tracked(
             observer,
-            allow_inexact=allow_inexact,
-            on_diverged=lambda: _save_last_good(recipe, inputs, job),
-        )
+            recipe.engine.trackers,
+            project=recipe.name,
+            folder=run.path / "trackers",
+            settings=portable(recipe),
+        ) as watched:
+            result = train(
+                job,
+                watched,
+                allow_inexact=allow_inexact,
+                on_failed=lambda error: _save_last_good(recipe, inputs, job, error),
+            )
         observer.phase("saving the adapter")
         _save(recipe, inputs, job, result, run.adapter)
         run.update_state(
@@ -147,12 +163,13 @@ def _build_job(recipe: Recipe, run: RunDir, inputs: Inputs, observer: Observer) 
     check_vocabulary(inputs.files, inputs.encoder.tokenizer.hf.get_vocab())
     check_longest(model.config, int((inputs.data.train + inputs.data.validation).lengths.max(initial=0)))
     adapted = add_adapter(model, recipe.lora, family, seed=recipe.train.seed)
+    own_weights(adapted)
     keep_freed_memory()
-    if recipe.engine.memory == "low":
-        recompute_layers(adapted)
+    _apply_engine(recipe, inputs, adapted, observer)
     plan = plan_training(
         recipe.train, rows=len(inputs.data.train), has_validation=bool(inputs.data.validation)
     )
+    run.update_state(steps=plan.steps)
     trainable = sum(p.numel() * p.element_size() for p in adapted.parameters() if p.requires_grad)
     require_free(run.path, 3 * trainable * (recipe.train.keep_checkpoints + 2))
     identity = {
@@ -172,12 +189,40 @@ def _build_job(recipe: Recipe, run: RunDir, inputs: Inputs, observer: Observer) 
         identity=identity,
         accelerator=build_accelerator(recipe.train.device),
         share_prefixes=not recipe.lora.dropout and recipe.engine.share_prefixes == "auto",
+        optimizer=recipe.engine.optimizer,
+        memory_limit=parse_size(recipe.engine.memory_limit) if recipe.engine.memory_limit else None,
     )
 
 
-def _save_last_good(recipe: Recipe, inputs: Inputs, job: TrainJob) -> None:
+def _apply_engine(recipe: Recipe, inputs: Inputs, model: PeftModel, observer: Observer) -> None:
+    """Do what the recipe's engine section says about the forward pass."""
+    choose_number_type(model)
+    if recipe.engine.memory == "low":
+        recompute_layers(model)
+    if recipe.engine.memory == "offload":
+        offload_activations(model)
+        if model.device.type == "cpu":
+            observer.phase("engine.memory: offload saves nothing on a CPU, whose memory is the host's")
+    if recipe.engine.trunk_cache == "on":
+        use_trunk_cache(
+            model,
+            (inputs.data.train + inputs.data.validation).lengths.tolist(),
+            observer,
+            flattened=inputs.files.family.flattened,
+            identity={
+                "base": inputs.files.fingerprint,
+                "dtype": recipe.base.dtype,
+                "quantization": recipe.quantization.model_dump(),
+                **runtime_identity(),
+            },
+        )
+
+
+def _save_last_good(recipe: Recipe, inputs: Inputs, job: TrainJob, error: LoraKitError) -> None:
     result = TrainResult(0, job.plan.steps, None, inexact=(), tensors=adapter_tensors(job.model))
     _save(recipe, inputs, job, result, job.run.path / "last_good")
+    if isinstance(error, DivergedError):  # a run that was out of memory can go on
+        job.run.update_state(status="diverged")
 
 
 def _save(recipe: Recipe, inputs: Inputs, job: TrainJob, result: TrainResult, folder: Path) -> None:

@@ -202,8 +202,9 @@ def _copy_back(run: RunDir, target: Path) -> int:
     older = saved_steps(run)[:-1]
     for step in older:
         shutil.copytree(run.checkpoints / step_name(step), copy.checkpoints / step_name(step))
-    for file in (run.recipe, run.data_report, run.metrics):
-        shutil.copyfile(file, target / file.name)
+    for file in (run.recipe, run.data_report, run.metrics, run.token_budget):
+        if file != run.token_budget or file.is_file():
+            shutil.copyfile(file, target / file.name)
     before = {key: value for key, value in run.read_state().items() if key in {"name", "base_revision"}}
     copy.update_state(**before)
     return older[-1] if older else 0

@@ -27,6 +27,7 @@ def verify(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> t
     return code, told.out + told.err
 
 
+@pytest.mark.fault("P15")
 def test_an_honest_run_passes_and_is_not_changed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {
         path: file_sha256(path) for path in finished.rglob("*") if path.is_file() and path.name != ".lock"
@@ -40,6 +41,7 @@ def test_an_honest_run_passes_and_is_not_changed(finished: Path, capsys: pytest.
     assert {path: file_sha256(path) for path in before} == before
 
 
+@pytest.mark.fault("P15")
 def test_a_changed_byte_of_a_checkpoint(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = finished / "checkpoints/step-000004/optimizer.safetensors"
     content = bytearray(file.read_bytes())
@@ -64,6 +66,7 @@ def forge(folder: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("line", [0, 4])
+@pytest.mark.fault("P15")
 def test_an_edited_line_of_the_log(finished: Path, capsys: pytest.CaptureFixture[str], line: int) -> None:
     edit_log(finished, line)
     code, told = verify(finished, capsys)
@@ -89,6 +92,7 @@ def test_other_rows(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "when it was trained" in told
 
 
+@pytest.mark.fault("P15")
 def test_another_adapter_put_in_place(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = finished / "adapter/adapter_model.safetensors"
     tensors = {name: tensor * 1.5 for name, tensor in load_file(weights).items()}

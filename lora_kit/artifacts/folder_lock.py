@@ -10,7 +10,8 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,52 @@ from lora_kit.artifacts.disk import disk_errors
 from lora_kit.errors import MachineError, RunLockedError
 
 LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that holds a lock, as its file names it.
+
+    Args:
+        pid: Its id.
+        host: Where it runs.
+        started: When it took the lock, in ISO 8601.
+    """
+
+    pid: int
+    host: str
+    started: str
+
+
+def holder(file: Path) -> Owner | None:
+    """Who holds a lock file now, None if nobody does. Only looks: it can't keep a run from starting.
+
+    The lock itself is only tried, for a moment, while the process that the file names lives, for then
+    nobody else can be about to take it.
+    """
+    try:
+        named = json.loads(file.read_text("utf-8"))
+        owner = Owner(int(named["pid"]), str(named["host"]), str(named["started"]))
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
+    if owner.host == socket.gethostname() and not _is_alive(owner.pid):
+        return None
+    with suppress(OSError), file.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return owner
+    return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # somebody else's
+    except (OSError, OverflowError):
+        return False
+    return pid > 0
 
 
 @contextmanager

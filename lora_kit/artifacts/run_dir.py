@@ -43,6 +43,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def token_budget(self) -> Path:
+        """Most tokens that are computed at once, where the recipe's number alone does not say it."""
+        return self.path / "token_budget.json"
+
+    @property
     def checkpoints(self) -> Path:
         """``step-NNNNNN/`` directories."""
         return self.path / "checkpoints"

@@ -23,9 +23,11 @@ from lora_kit.cli import (
     merge,
     recipes,
     report,
+    runs,
     suites,
     train,
     verify,
+    watch,
 )
 from lora_kit.cli.console import report_error
 from lora_kit.errors import InterruptedRunError, LoraKitError, MachineError, RecipeError
@@ -47,10 +49,12 @@ app.command("merge")(merge.merge_command)
 app.command("export")(export.export_command)
 app.command("report")(report.report_command)
 app.command("chat")(chat.chat_command)
+app.command("watch")(watch.watch_command)
 app.command("verify")(verify.verify_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
 app.add_typer(suites.app, name="suites")
 
 

@@ -35,6 +35,10 @@ class RichObserver:
         self._close()
         self._say(f"· {text}")
 
+    def noted(self, text: str) -> None:
+        """Say what happened, above the bar."""
+        self._say(f"  {text}")
+
     def started(self, *, step: int, steps: int, notes: list[str]) -> None:
         """Open the bar."""
         for note in notes:

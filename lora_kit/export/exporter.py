@@ -61,6 +61,7 @@ class Exporter:
         needs_template: Whether a base without a chat template is refused.
         size: Estimates the bytes that will be written.
         write: Fills the folder and returns what it did and proved, as JSON.
+        makes_gguf: Whether there is a GGUF file in it, so that bases without a mapping are refused early.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Exporter:
     needs_template: bool
     size: Callable[[ExportSource, ExportOptions], int]
     write: Callable[[ExportSource, Path, ExportOptions], dict[str, Any]]
+    makes_gguf: bool = False
 
 
 @dataclass(frozen=True, slots=True)

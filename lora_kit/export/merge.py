@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lora_kit.artifacts.adapter import SavedAdapter
 from lora_kit.artifacts.commit import committed_dir, write_json
+from lora_kit.artifacts.disk import require_free
 from lora_kit.artifacts.stream_tensors import TensorPlan, stream_tensors
 from lora_kit.assemble import MERGED_FILE, AdapterParts, base_facts, merged_provenance, tokenizer_files
 from lora_kit.errors import ModelError
@@ -98,6 +99,7 @@ def merge_adapter(
     """
     _refuse_second_merge(parts.files, parts.adapter)
     chosen = dtype or parts.dtype
+    require_free(out, _bytes_of_weights(parts.files.folder, TORCH_DTYPES[chosen]))
     expected = _trained_logits(parts, rows)
     with committed_dir(out) as folder:
         modules = _write_weights(parts, folder, TORCH_DTYPES[chosen])
@@ -155,13 +157,24 @@ def _write_weights(parts: AdapterParts, folder: Path, dtype: torch.dtype) -> int
 
     modules = len(deltas)
     for shard in sorted(parts.files.folder.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as tensors:
-            shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        shapes = _shapes(shard)
         plans = {name: TensorPlan(dtype, shape, reader(shard, name)) for name, shape in shapes.items()}
         stream_tensors(folder / shard.name, plans, {"format": "pt"})
     if deltas:
         raise ModelError(f"the base has no weight for {min(deltas)}", where=str(parts.files.folder))
     return modules
+
+
+def _shapes(shard: Path) -> dict[str, tuple[int, ...]]:
+    with safe_open(shard, framework="pt") as tensors:
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+
+
+def _bytes_of_weights(folder: Path, dtype: torch.dtype) -> int:
+    shards = folder.glob("*.safetensors")
+    return sum(
+        torch.Size(shape).numel() * dtype.itemsize for file in shards for shape in _shapes(file).values()
+    )
 
 
 def _stored(shard: Path, name: str, dtype: torch.dtype) -> Tensor:

@@ -103,6 +103,22 @@ def source_of(files: BaseFiles, name: str) -> ExportSource:
     return ExportSource(_file_name(name), files.folder, files.fingerprint, tokenizer, encoder, provenance)
 
 
+def refuse_early(adapter: Path, request: ExportRequest) -> None:
+    """Refuse a base that can't become what is asked for, before minutes are spent on merging.
+
+    Raises:
+        RecipeError: No such exporter.
+        ModelError: The base can't become GGUF, or is not the adapter's.
+    """
+    exporter: Exporter = EXPORTERS[request.kind]
+    files = find_adapter_base(read_adapter(adapter), request.base)
+    reason = gguf_refusal(files) if exporter.makes_gguf else ""
+    if reason:
+        raise ModelError(
+            f"can't become GGUF: {reason}", where=files.source, cure="export it with --to safetensors"
+        )
+
+
 def gguf_refusal(files: BaseFiles) -> str:
     """Say, before any training, why a base can't become GGUF; empty if it can.
 

@@ -94,9 +94,13 @@ def with_system(encoder: Encoder, messages: Sequence[Message]) -> list[Message]:
 
 
 def opens_with_bos(encoder: Encoder) -> bool:
-    """Whether prompts begin with BOS, so that programs which add it do so rightly."""
-    bos = encoder.tokenizer.bos_id
-    return bos is not None and encoder.encode_prompt([Message("user", "?")])[:1] == [bos]
+    """Whether programs are to put BOS before a text: the tokenizer does, and prompts begin with it.
+
+    Where the template alone writes it (ChatML's first mark is SmolLM2's BOS) it stays the template's: a
+    program that adds BOS would put a turn's mark before every plain text.
+    """
+    tokenizer = encoder.tokenizer
+    return tokenizer.adds_bos and encoder.encode_prompt([Message("user", "?")])[:1] == [tokenizer.bos_id]
 
 
 def compare_doors(encoder: Encoder, doors: dict[str, Door], *, trims: bool, count: int = 64) -> SameTokens:

@@ -17,8 +17,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from lora_kit.model.attention_kernel import causal_attention
-from lora_kit.model.branch_attention import branch_attention, branches
+from lora_kit.model.branch_attention import branch_attention, paths_of
+from lora_kit.model.machine import attention_way, machine_of
+from lora_kit.model.row_attention import row_attention
 
 SEGMENT_ATTENTION = "lora_kit_segments"
 ON_THE_MASK = "lora_kit_arguments"
@@ -77,21 +78,11 @@ def segment_attention(
         return output
     chances = {"scaling": options["scaling"], "dropout": options.get("dropout", 0.0)}
     parents = options.get("segment_parents") or (-1,) * len(lengths)
-    tree = branches(lengths, parents)
-    pieces = [
-        causal_attention(q, k, v, **chances) if branch is None else q
-        for q, k, v, branch in zip(
-            query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), tree, strict=True
-        )
-    ]
-    continued = [index for index, branch in enumerate(tree) if branch is not None]
-    if continued:
-        grown = [branch for branch in tree if branch is not None]
-        answers = branch_attention(query, key, value, grown, **chances)
-        parts = answers.split([branch.tokens for branch in grown], 2)
-        for index, answer in zip(continued, parts, strict=True):
-            pieces[index] = answer
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
+    way = attention_way(machine_of(query.device), query.dtype, query.shape[3], branches=max(parents) >= 0)
+    if way != "segments" and (way == "flash" or not chances["dropout"]):
+        return row_attention(way, (query, key, value), lengths, parents, **chances).transpose(1, 2), None
+    paths = paths_of(lengths, parents)
+    return branch_attention(query, key, value, paths, **chances).transpose(1, 2), None
 
 
 def register_segment_attention() -> str:

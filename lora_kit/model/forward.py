@@ -4,7 +4,7 @@ The decoder runs below its head, the head only at the positions that predict a t
 and on a PeftModel alike, because peft changes the layers in place.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel
@@ -13,47 +13,10 @@ from transformers import PreTrainedModel
 
 from lora_kit.model import fused_llama
 from lora_kit.model.attention import segment_arguments
+from lora_kit.model.batch import TokenBatch
+from lora_kit.model.engine import running
 from lora_kit.model.loss import sum_of_nats, target_nats
-
-
-class TokenBatch(Protocol):
-    """Examples as tensors; data.collate makes them."""
-
-    @property
-    def input_ids(self) -> Tensor:
-        """Int64 ``(B, T)``; B = 1 when the examples are laid end to end."""
-
-    @property
-    def position_ids(self) -> Tensor:
-        """Int64 ``(B, T)``, from 0 in each example."""
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Tokens of each of the E examples, in order."""
-
-    @property
-    def segments(self) -> tuple[int, ...]:
-        """Tokens of each segment of the long row; empty when padded."""
-
-    @property
-    def parents(self) -> tuple[int, ...]:
-        """The earlier segment that each segment continues, -1 for none."""
-
-    @property
-    def attention_mask(self) -> Tensor | None:
-        """Int64 ``(B, T)``, 1 = real; None when the examples are laid end to end."""
-
-    @property
-    def predict_at(self) -> Tensor:
-        """Int64 ``(N,)``, index into the B x T positions of the state that predicts a target."""
-
-    @property
-    def targets(self) -> Tensor:
-        """Int64 ``(N,)``."""
-
-    @property
-    def owner(self) -> Tensor:
-        """Int64 ``(N,)``, which of the E examples a target belongs to."""
+from lora_kit.model.trunk import Entering, started_at
 
 
 class LossSum(NamedTuple):
@@ -85,17 +48,27 @@ def example_nats(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tenso
 def _states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> tuple[Tensor, nn.Linear]:
     """Return the states that predict the targets, (N, H), and the head."""
     base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    with running(base) as engine:
+        entering = engine.trunk.entering(batch) if engine.trunk else None
+        return _decoded(base, batch, entering), base.get_output_embeddings()
+
+
+def _decoded(base: PreTrainedModel, batch: TokenBatch, entering: Entering | None) -> Tensor:
     if batch.attention_mask is None:
         who_sees_whom = segment_arguments(batch.segments, batch.input_ids.device, batch.parents)
     else:
         who_sees_whom = {"attention_mask": batch.attention_mask}
     if batch.attention_mask is None and fused_llama.fits(base):
-        hidden = fused_llama.states(
-            base.model, batch.input_ids, batch.position_ids, batch.predict_at, who_sees_whom
+        ids, positions = batch.input_ids, batch.position_ids
+        start = (
+            fused_llama.Start(entering.states[0], entering.depth)
+            if entering
+            else fused_llama.embedded(base.model, ids)
         )
-        return hidden, base.get_output_embeddings()
-    output = base.base_model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **who_sees_whom
-    )
-    hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_at)
-    return hidden, base.get_output_embeddings()
+        return fused_llama.states(base.model, start, positions, batch.predict_at, who_sees_whom)
+    with started_at(base, entering):
+        output = base.base_model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **who_sees_whom
+        )
+    hidden: Tensor = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_at)
+    return hidden

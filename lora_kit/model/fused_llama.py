@@ -7,7 +7,7 @@ function, so that q, k and v need no tensors of their own; so are norm, gate, up
 first adapter nothing is kept, and the last layer computes its output only where a target is predicted.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +40,26 @@ def fits(base: Any) -> bool:  # noqa: ANN401 - any model
     return usual and all(_is_plain(layer, weight.dtype) for layer in base.model.layers)
 
 
+class Start(NamedTuple):
+    """Where a decoder starts.
+
+    Args:
+        x: Float ``(T, H)``, what enters the first layer that runs.
+        depth: Layers below it.
+    """
+
+    x: Tensor
+    depth: int
+
+
 def states(
-    model: LlamaModel, ids: Tensor, positions: Tensor, predict_at: Tensor, who_sees_whom: dict[str, Any]
+    model: LlamaModel, start: Start, positions: Tensor, predict_at: Tensor, who_sees_whom: dict[str, Any]
 ) -> Tensor:
     """Run the decoder, norm included.
 
     Args:
         model: The decoder, of a model that :func:`fits`.
-        ids: Int64 ``(1, T)``.
+        start: From what; :func:`embedded` for all layers.
         positions: Int64 ``(1, T)``.
         predict_at: Int64 ``(N,)``, the positions whose states are wanted.
         who_sees_whom: The attention's arguments.
@@ -55,17 +67,42 @@ def states(
     Returns:
         Float ``(N, H)``.
     """
-    x: Tensor = model.embed_tokens(ids)[0]
-    rotation = _rotation(model, x, positions)
-    for number, layer in enumerate(model.layers):
-        wanted = predict_at if number == len(model.layers) - 1 else None
-        arguments = (layer, x, rotation, wanted, who_sees_whom)
+    x = _through(
+        model.layers[start.depth :], start.x, _rotation(model, start.x, positions), predict_at, who_sees_whom
+    )
+    return normed(x, _norm(model.norm))
+
+
+def embedded(model: LlamaModel, ids: Tensor) -> Start:
+    """Start from token ids, int64 ``(1, T)``."""
+    return Start(model.embed_tokens(ids)[0], 0)
+
+
+def trunk_states(
+    model: LlamaModel, ids: Tensor, positions: Tensor, who_sees_whom: dict[str, Any], depth: int
+) -> Tensor:
+    """Run the lowest ``depth`` layers; arguments as for :func:`states`. Returns float ``(T, H)``."""
+    x = embedded(model, ids).x
+    return _through(model.layers[:depth], x, _rotation(model, x, positions), None, who_sees_whom)
+
+
+def _through(
+    layers: nn.ModuleList,
+    x: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    predict_at: Tensor | None,
+    who: dict[str, Any],
+) -> Tensor:
+    """Run layers, the last one's output only where it is wanted."""
+    for number, layer in enumerate(layers):
+        wanted = predict_at if number == len(layers) - 1 else None
+        arguments = (layer, x, rotation, wanted, who)
         if layer.gradient_checkpointing and layer.training:
-            random = any(adapter.dropout for part in _parts(layer) for adapter in part.adapters())
+            random = any(adapter.dropout for part in parts_of(layer) for adapter in part.adapters())
             x = checkpoint(_layer, *arguments, use_reentrant=False, preserve_rng_state=random)
         else:
             x = _layer(*arguments)
-    return normed(x, _norm(model.norm))
+    return x
 
 
 def _layer(
@@ -76,7 +113,7 @@ def _layer(
     who: dict[str, Any],
 ) -> Tensor:
     attention = layer.self_attn
-    qkv, out, gate_up, down = ((part, part.adapters()) for part in _parts(layer))
+    qkv, out, gate_up, down = ((part, part.adapters()) for part in parts_of(layer))
     query, key, value = query_key_value(x, _norm(layer.input_layernorm), rotation, attention.head_dim, qkv)
     attended, _ = segment_attention(
         attention, query, key, value, scaling=attention.scaling, dropout=0.0, **who
@@ -95,7 +132,7 @@ def _rotation(model: LlamaModel, x: Tensor, positions: Tensor) -> tuple[Tensor, 
     return cos[0, :, None], torch.cat((-sin[0, :, :half], sin[0, :, half:]), 1)[:, None]
 
 
-def _parts(layer: LlamaDecoderLayer) -> tuple[Projections, Projections, Projections, Projections]:
+def parts_of(layer: LlamaDecoderLayer) -> tuple[Projections, Projections, Projections, Projections]:
     """The layer's products, made once and remembered on it."""
     found: tuple[Projections, ...] | None = getattr(layer, "lora_kit_parts", None)
     groups = _linears(layer)

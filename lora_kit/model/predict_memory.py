@@ -21,7 +21,7 @@ from lora_kit.model.context import context_tokens
 from lora_kit.model.family import Family, family_of
 from lora_kit.model.loss import CHUNK_ROWS
 from lora_kit.model.quiet import quiet_libraries
-from lora_kit.recipe.schema import QuantizationSpec, Recipe
+from lora_kit.recipe.schema import QuantizationSpec, Recipe, TrainSpec
 
 PROGRAM = 650 * 10**6  # torch, transformers and peft, imported
 ADAPTER_BYTES = 16  # weight, gradient and AdamW's two moments, float32
@@ -83,7 +83,7 @@ def predict_memory(recipe: Recipe, config: Mapping[str, Any]) -> MemoryNeed:
         for name, layer in base.named_modules()
         if isinstance(layer, nn.Linear) and any(f".{name}".endswith(f".{target}") for target in targets)
     )
-    rows = min(CHUNK_ROWS, recipe.train.micro_batch_tokens)
+    rows = min(CHUNK_ROWS, _budget(recipe))
     logits = 2 * 4 * rows * config["vocab_size"]
     largest = max(layer.weight.numel() for layer in layers.values()) * dtype.itemsize
     return MemoryNeed(
@@ -123,10 +123,16 @@ def _activations(recipe: Recipe, config: Mapping[str, Any], family: Family, laye
     """Bytes that autograd saves in a full micro-batch."""
     one, two = (_saved(recipe, config, family, count) for count in (1, 2))
     if recipe.engine.memory == "low":  # layers' inputs, and one layer at a time
-        tokens = recipe.train.micro_batch_tokens
+        tokens = _budget(recipe)
         width = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config)).hidden_size
         return one + layers * tokens * width * getattr(torch, recipe.base.dtype).itemsize
     return one + (layers - 1) * (two - one)
+
+
+def _budget(recipe: Recipe) -> int:
+    """Tokens that are computed at once; the default stands for what ``auto`` will find."""
+    asked = recipe.train.micro_batch_tokens
+    return int(TrainSpec.model_fields["micro_batch_tokens"].default) if asked == "auto" else asked
 
 
 def _saved(recipe: Recipe, config: Mapping[str, Any], family: Family, layers: int) -> int:
@@ -139,7 +145,7 @@ def _saved(recipe: Recipe, config: Mapping[str, Any], family: Family, layers: in
     with quiet_libraries(), torch.device("meta"):
         adapted = get_peft_model(model, lora).train()
     own = {_storage(parameter) for parameter in adapted.parameters()}
-    budget = recipe.train.micro_batch_tokens
+    budget = _budget(recipe)
     longest = budget if family.flattened else min(budget, context_tokens(model.config) or budget)
     tokens = torch.zeros(-(-budget // longest), longest, dtype=torch.int64, device="meta")
     if family.flattened:

@@ -77,6 +77,8 @@ def _explain(draft: Draft, kind: str, name: str) -> None:
 
 
 def _cure(key: Key, value: object) -> str:
+    if key.examples:
+        return f"write it like {key.examples[0]}"
     if not isinstance(value, str):
         return _number_cure(key, value)
     if near := did_you_mean(value, list(key.choices)):

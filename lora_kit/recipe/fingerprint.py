@@ -15,8 +15,10 @@ def recipe_fingerprint(recipe: Recipe) -> str:
 
 
 def training_fingerprint(recipe: Recipe) -> str:
-    """Return 64 hex digits over what shapes the adapter: all keys but ``name`` and ``evaluate``."""
-    return _digest({key: value for key, value in portable(recipe).items() if key not in {"name", "evaluate"}})
+    """Return 64 hex digits over what shapes the adapter: not ``name``, ``evaluate`` and who is told."""
+    plain = {key: value for key, value in portable(recipe).items() if key not in {"name", "evaluate"}}
+    plain["engine"].pop("trackers")
+    return _digest(plain)
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

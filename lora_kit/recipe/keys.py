@@ -37,6 +37,7 @@ class Key:
         expected: What it takes, in words: ``an integer >= 1``.
         kinds: JSON types that it takes: ``integer``, ``null`` ...
         choices: The words that it takes; empty if it is free.
+        examples: Texts that have the shape that it takes; empty if any text will do.
         default: Its default; None where there is none.
         required: Whether it must be given.
         meaning: Its description.
@@ -46,6 +47,7 @@ class Key:
     expected: str
     kinds: frozenset[str]
     choices: tuple[str, ...]
+    examples: tuple[str, ...]
     default: Any
     required: bool
     meaning: str
@@ -87,7 +89,8 @@ def _keys(spec: type[Spec], section: str) -> dict[str, Key]:
             name=f"{section}.{leaf}" if section else leaf,
             expected=" or ".join(_words(option) for option in options),
             kinds=frozenset(str(option.get("type", "object")) for option in options),
-            choices=tuple(choice for option in options for choice in option.get("enum", ())),
+            choices=tuple(choice for option in options for choice in _choices(option)),
+            examples=tuple(example for option in options for example in option.get("examples", ())),
             default=None if required else model_field.default,
             required=required,
             meaning=model_field.description or "",
@@ -99,14 +102,24 @@ def _options(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(schema.get("anyOf", [schema]))
 
 
+def _choices(schema: Mapping[str, Any]) -> list[str]:
+    return [schema["const"]] if "const" in schema else schema.get("enum", [])
+
+
+def _shape(examples: list[str]) -> str:
+    if examples:
+        return f"text such as {' or '.join(examples)}"
+    return "a name of at most 64 letters, digits, '.', '_' and '-'"  # the only pattern without
+
+
 def _words(schema: Mapping[str, Any]) -> str:
     """Say what a JSON Schema of one type takes."""
-    if "enum" in schema:
-        return f"one of {', '.join(schema['enum'])}"
+    if choices := _choices(schema):
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
     if "$ref" in schema:
         return "mappings" if schema["$ref"].endswith("/MixSpec") else "a section of keys"
-    if "pattern" in schema:  # only names have one
-        return "a name of at most 64 letters, digits, '.', '_' and '-'"
+    if "pattern" in schema:
+        return _shape(schema.get("examples", []))
     if schema["type"] == "object":
         return "a mapping of names"
     if schema["type"] == "array":

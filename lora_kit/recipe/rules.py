@@ -90,6 +90,12 @@ RULES = (
         "{0} has no effect: quantization.method is none",
         "set quantization.method to nf4, or remove it",
     ),
+    Rule(
+        ("engine.trunk_cache", "lora.layers"),
+        lambda trunk, layers: trunk == "on" and layers == "all",
+        "{0} has no effect: with lora.layers {1} no layer is frozen",
+        "set lora.layers to last-8 or so, or remove it",
+    ),
 )
 
 

@@ -14,6 +14,13 @@ Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[StrictInt, Field(ge=1, le=LARGEST)]
 NonNegative = Annotated[StrictInt, Field(ge=0, le=LARGEST)]
 Text = Annotated[StrictStr, Field(min_length=1)]
+Size = Annotated[
+    StrictStr,
+    Field(
+        pattern=r"^([1-9][0-9]{0,5}(\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9]) ?(MB|GB|MiB|GiB)$",
+        examples=["6GB", "512 MiB"],
+    ),
+]
 FormatName = Literal[
     "auto",
     "alpaca",
@@ -126,7 +133,9 @@ class LoraSpec(Spec):
         Literal["all-linear", "attention", "mlp"]
         | Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
     ) = Field("all-linear", description="Layers that get an adapter: a role, or a list of module names.")
-    layers: Annotated[StrictStr, Field(pattern=r"^(all|last-[1-9][0-9]{0,3})$")] = Field(
+    layers: Annotated[
+        StrictStr, Field(pattern=r"^(all|last-[1-9][0-9]{0,3})$", examples=["all", "last-8"])
+    ] = Field(
         "all",
         description="Which decoder layers get an adapter: `all`, or `last-8` for the upper eight; below the "
         "first one nothing is kept for the backward pass.",
@@ -154,9 +163,11 @@ class TrainSpec(Spec):
     steps: Count | None = Field(None, description="Optimizer steps; exclusive with `epochs`.")
     epochs: Count | None = Field(None, description="Passes over the rows; 1 if `steps` is absent too.")
     batch_size: Count = Field(8, description="Examples in one optimizer step.")
-    micro_batch_tokens: Count = Field(
+    micro_batch_tokens: Count | Literal["auto"] = Field(
         1024,
-        description="Most tokens computed at once: memory and speed, not the gradient (dropout draws aside).",
+        description="Most tokens computed at once: memory and speed, not the gradient (dropout draws aside). "
+        "`auto` measures before the first step which is fastest here, and keeps to that (two runs may then "
+        "differ by rounding). It is lowered where an allocation fails.",
     )
     learning_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
         2e-4, description="Peak learning rate of AdamW."
@@ -191,10 +202,36 @@ class EngineSpec(Spec):
         description="Compute what rows of a micro-batch have in common at their beginning once; `auto` does "
         "so without `lora.dropout` (rows would share its draws) and for models without ALiBi.",
     )
-    memory: Literal["standard", "low"] = Field(
+    memory: Literal["standard", "low", "offload"] = Field(
         "standard",
         description="`low` keeps only the inputs of the model's layers and computes the rest again in the "
-        "backward pass: a third more work, for long rows or little memory.",
+        "backward pass: a third more work, for long rows or little memory; `offload` keeps all in the host's "
+        "memory instead of the GPU's (saves nothing on a CPU).",
+    )
+    trunk_cache: Literal["off", "on"] = Field(
+        "off",
+        description="`on` computes the layers below the first adapter once for each row and keeps their "
+        "output on disk, exactly, for later epochs and runs (with `lora.layers: last-8`); the run says "
+        "beforehand how much that takes. Rows are computed alone, so `share_prefixes` acts above only.",
+    )
+    optimizer: Literal["adamw", "adamw-8bit-paged"] = Field(
+        "adamw",
+        description="`adamw-8bit-paged` keeps AdamW's moments in 8 bits, in memory that moves between GPU "
+        "and host (bitsandbytes; CUDA only, and not tried on a GPU yet; a resume asks for "
+        "`--allow-inexact-resume`).",
+    )
+    memory_limit: Size | None = Field(
+        None,
+        description="Most memory that training may take, such as `6GB` (of the GPU, else of the process): "
+        "`train.micro_batch_tokens: auto` stays below it; a run that can't is refused before its first step.",
+    )
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Field(strict=False)
+    ] = Field(
+        (),
+        description="Services that each step is told to, besides metrics.jsonl: `[tensorboard]` writes into "
+        "RUN/trackers, the others read their own settings. Extras of the same names; one that fails never "
+        "stops a run.",
     )
 
 

@@ -31,6 +31,7 @@ class RunFacts:
         data: data_report.json.
         adapter: adapter/lora_kit.json.
         certificate: merged/certificate.json.
+        budget: token_budget.json; empty where nothing was measured and no allocation failed.
         evaluations: Suite to its results.json and the judges' words.
         absent: What is not there or can't be read, one line each.
     """
@@ -42,6 +43,7 @@ class RunFacts:
     data: Mapping[str, Any]
     adapter: Mapping[str, Any]
     certificate: Mapping[str, Any]
+    budget: Mapping[str, Any]
     evaluations: Mapping[str, EvaluationFiles]
     absent: tuple[str, ...]
 
@@ -75,6 +77,7 @@ def gather(run: RunDir) -> RunFacts:
         data=reader.object(run.data_report, "the data report"),
         adapter=reader.object(run.adapter / PROVENANCE, "the adapter"),
         certificate=reader.object(run.merged / CERTIFICATE, "the merged model"),
+        budget=reader.object(run.token_budget, "the token budget") if run.token_budget.is_file() else {},
         evaluations=evaluations,
         absent=tuple(reader.absent),
     )

@@ -76,6 +76,23 @@ def loss_plot(training: Sequence[Point], validation: Sequence[Point], kept_step:
     return svg.document(760, 300, "Training and validation loss over steps", parts)
 
 
+def curves_plot(curves: Sequence[tuple[str, Sequence[Point]]], dots: Sequence[Sequence[Point]]) -> Markup:
+    """Labelled curves, and single points in the colour of each (classes ``curve-N`` and ``dot-N``)."""
+    axes = _Axes(760, 300, [point for _, points in curves for point in points] + [p for d in dots for p in d])
+    parts = axes.frame("step", "loss (nats per token)")
+    for index, (label, points) in enumerate(curves):
+        parts.append(svg.path(axes.place(thin(points)), f"curve-{index}"))
+        row, column = divmod(index, 4)
+        at = (20.0 + 185 * column, 316.0 + 18 * row)
+        parts += [svg.dot((at[0] - 8, at[1] - 4), f"dot-{index}"), svg.text(at, label[:28])]
+    for index, points in enumerate(dots):
+        parts += [
+            svg.dot(place, f"dot-{index}", nats(loss), radius=3)
+            for place, (_, loss) in zip(axes.place(points), points, strict=True)
+        ]
+    return svg.document(760, 340, "Losses of several runs over steps", parts)
+
+
 def small_plot(points: Sequence[Point], title: str) -> Markup:
     """One curve over the steps."""
     axes = _Axes(370, 170, points, from_zero=True)

@@ -1,26 +1,12 @@
 """What was trained, on what, with what, and how long it took: facts as pairs of label and text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lora_kit.report.gather import RunFacts
-from lora_kit.report.svg import Point
+from lora_kit.report.points import mean_at_ends, series
+from lora_kit.report.token_budget import budget_rows
 from lora_kit.report.wording import Facts, duration, finite, mapping, median, nats, number, size, stated
-
-
-def series(steps: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
-    """(step, value) of each line of the log where both are finite numbers."""
-    found = ((finite(line.get("step")), finite(line.get(key))) for line in steps)
-    return [(step, value) for step, value in found if step is not None and value is not None]
-
-
-def mean_at_ends(points: Sequence[Point]) -> tuple[float, float] | None:
-    """Means of the first and of the last tenth of the points; None if there are none."""
-    if not points:
-        return None
-    few = max(1, len(points) // 10)
-    first, last = points[:few], points[-few:]
-    return sum(y for _, y in first) / few, sum(y for _, y in last) / few
 
 
 def training_facts(facts: RunFacts) -> Facts:
@@ -44,6 +30,7 @@ def training_facts(facts: RunFacts) -> Facts:
         ("Time in steps", _seconds(facts)),
         ("Speed", f"{number(median(speeds))} tokens/s (median)" if speeds else None),
         ("Peak memory", size(max(peaks)) if peaks else None),
+        *budget_rows(facts.budget),
         ("Started", state.get("started")),
         ("Finished", state.get("finished")),
         ("Inexact resume", "; ".join(map(str, state.get("inexact") or ()))),

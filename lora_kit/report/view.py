@@ -10,13 +10,12 @@ from lora_kit.report.evaluation import SuiteView, suite_view
 from lora_kit.report.evaluation_files import EvaluationFiles
 from lora_kit.report.gather import RunFacts
 from lora_kit.report.plots import loss_plot, small_plot
+from lora_kit.report.points import mean_at_ends, series
 from lora_kit.report.rows import DataView, data_view
 from lora_kit.report.training import (
     certificate_facts,
     loss_table,
-    mean_at_ends,
     run_facts,
-    series,
     training_facts,
 )
 from lora_kit.report.wording import Facts, finite, nats, number, plain

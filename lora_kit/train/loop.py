@@ -7,15 +7,10 @@ resumed writes the same adapter, bit for bit, as one that was never stopped.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from peft import PeftModel
-from torch import Tensor
 
 from lora_kit.artifacts.checkpoint import (
     CheckpointState,
@@ -25,70 +20,25 @@ from lora_kit.artifacts.checkpoint import (
     save_checkpoint,
 )
 from lora_kit.artifacts.metrics_log import MetricsLog
-from lora_kit.artifacts.run_dir import RunDir
-from lora_kit.data.collate import MicroBatch
 from lora_kit.data.layout import Plan, layout_of
 from lora_kit.data.types import Example
-from lora_kit.errors import DivergedError, InterruptedRunError
+from lora_kit.errors import DivergedError, InterruptedRunError, LoraKitError
 from lora_kit.model.adapter_inject import adapter_tensors, load_adapter_tensors
+from lora_kit.train.budget import Healer, RowTooLargeError
+from lora_kit.train.job import TrainJob, TrainResult
 from lora_kit.train.observe import Observer, StepRecord
 from lora_kit.train.optim import (
     build_optimizer,
+    doubts_of_resume,
     load_optimizer_tensors,
     optimizer_tensors,
     set_learning_rate,
     trainable_parameters,
 )
-from lora_kit.train.plan import TrainPlan
+from lora_kit.train.rehearse import settle_budget
 from lora_kit.train.runtime import peak_memory_bytes
-from lora_kit.train.step import Stepper, validation_loss
+from lora_kit.train.step import Stepper, StepResult, validation_loss
 from lora_kit.train.stop import StopSignals
-
-
-@dataclass(frozen=True, slots=True)
-class TrainJob:
-    """Everything that a training run needs, ready to go.
-
-    Args:
-        model: The base with a fresh adapter.
-        flattened: Whether micro-batches are flattened (segment attention) or padded (ALiBi).
-        train: Training examples.
-        validation: Held-out examples, maybe none.
-        plan: Which rows, rate and saves at each step.
-        run: The run directory, locked by the caller.
-        identity: Fingerprints that a checkpoint must share to be resumed from.
-        accelerator: Device and processes.
-        share_prefixes: Whether common beginnings are computed once; only where flattened.
-    """
-
-    model: PeftModel
-    flattened: bool
-    train: Sequence[Example]
-    validation: Sequence[Example]
-    plan: TrainPlan
-    run: RunDir
-    identity: Mapping[str, str]
-    accelerator: Accelerator
-    share_prefixes: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TrainResult:
-    """What a finished run found.
-
-    Args:
-        step: The step whose weights were kept.
-        steps: Steps in all.
-        validation_loss: Nats per trained token on held-out rows at ``step``, if measured.
-        inexact: In what a resume was allowed to differ from an unbroken run; empty for an exact one.
-        tensors: The adapter's weights.
-    """
-
-    step: int
-    steps: int
-    validation_loss: float | None
-    inexact: tuple[str, ...]
-    tensors: dict[str, Tensor]
 
 
 def train(
@@ -96,7 +46,7 @@ def train(
     observer: Observer,
     *,
     allow_inexact: bool = False,
-    on_diverged: Callable[[], None] | None = None,
+    on_failed: Callable[[LoraKitError], None] | None = None,
 ) -> TrainResult:
     """Train to the plan's end, from the newest valid checkpoint if there is one.
 
@@ -104,17 +54,20 @@ def train(
         job: What to train.
         observer: Whom to tell.
         allow_inexact: Go on from a checkpoint of other library versions, threads or hardware.
-        on_diverged: Called before a DivergedError leaves, while the model holds the last good weights.
+        on_failed: Called before one of the first two errors leaves; the model holds the last good weights.
 
     Raises:
         DivergedError: A loss or gradient was not finite; the last good weights are committed.
+        MachineError: A row does not fit in memory; the last good weights are committed.
+        RecipeError: A step takes more than ``engine.memory_limit``; none was made.
+        ModelError: The run's token budget is damaged or gone.
         InterruptedRunError: SIGINT or SIGTERM came; a checkpoint is committed.
     """
     loop = _Loop(job, observer)
     loop.resume(allow_inexact=allow_inexact)
     with StopSignals() as signals:
         for step in range(loop.step + 1, job.plan.steps + 1):
-            loop.advance(step, on_diverged)
+            loop.advance(step, on_failed)
             if signals.received is not None and step < job.plan.steps:
                 loop.save()
                 raise InterruptedRunError(
@@ -132,7 +85,7 @@ class _Loop:
         self.job = job
         self.observer = observer
         self.parameters = trainable_parameters(job.model)
-        self.optimizer = build_optimizer(self.parameters, job.plan.spec)
+        self.optimizer = build_optimizer(self.parameters, job.plan.spec, job.optimizer)
         self.stepper = Stepper(
             job.model,
             list(self.parameters.values()),
@@ -142,46 +95,55 @@ class _Loop:
         )
         self.layout = layout_of(flattened=job.flattened, share_prefixes=job.share_prefixes)
         self.log = MetricsLog(job.run.metrics)
+        asked, writes = job.plan.spec.micro_batch_tokens, job.accelerator.is_main_process
+        self.healer = Healer(job.run, asked, observer, writes=writes)
+        self.validation_plan: tuple[int, Plan] = (0, [])  # budget, and what is computed together with it
         self.step = 0
         self.progress: dict[str, Any] = {"best_step": None, "best_loss": None, "last_loss": None}
         self.inexact: tuple[str, ...] = ()
         self.saved_step = 0
 
     def resume(self, *, allow_inexact: bool) -> None:
-        """Load the newest valid checkpoint, and cut the metrics log back to it."""
+        """Load the newest valid checkpoint, cut the metrics log back to it, and settle the token budget."""
         state, skipped = newest_valid(self.job.run, self.job.identity, allow_inexact=allow_inexact)
-        offset = 0
+        offset, tokens = 0, None
         if state is not None:
             load_adapter_tensors(self.job.model, state.adapter)
             load_optimizer_tensors(self.optimizer, self.parameters, state.optimizer)
             self.step = self.saved_step = state.step
             self.progress = dict(state.progress)
-            self.inexact = state.inexact
+            doubts = doubts_of_resume(self.optimizer, allow_inexact=allow_inexact)
+            self.inexact = tuple(dict.fromkeys((*state.inexact, *doubts)))
             offset = self.progress.pop("metrics_offset")
+            tokens = self.progress.pop("token_budget", None)
         if self.job.accelerator.is_main_process:
             self.log.truncate(offset)
             self._rotate()
+        self.healer.begin(
+            self.step, tokens, lambda: settle_budget(self.job, self.layout, self.stepper, self.observer)
+        )
         self.observer.started(step=self.step, steps=self.job.plan.steps, notes=skipped)
 
-    def advance(self, step: int, on_diverged: Callable[[], None] | None) -> None:
+    def advance(self, step: int, on_failed: Callable[[LoraKitError], None] | None) -> None:
         """Make one optimizer step, and what is due after it."""
+        try:
+            self._advance(step)
+        except (DivergedError, RowTooLargeError) as error:
+            if 0 < self.step < step:  # the weights are those of the step before, which is whole
+                self.save()
+            if on_failed is not None and self.job.accelerator.is_main_process:
+                on_failed(error)
+            raise
+        if self.job.plan.saves(step):
+            self.save()
+
+    def _advance(self, step: int) -> None:
         plan = self.job.plan
         began = time.perf_counter()
         window = plan.window(step)
         examples = [self.job.train[row] for row in window.rows]
-        torch.manual_seed(plan.dropout_seed(step, self.job.accelerator.process_index))
         set_learning_rate(self.optimizer, plan.learning_rate(step))
-        try:
-            result = self.stepper.step(self._micro_batches(examples))
-        except DivergedError as error:
-            self._keep_last_good(on_diverged)
-            problem = error.problems[0]
-            raise DivergedError(
-                problem.found,
-                where=f"step {step}",
-                key=f"learning rate {plan.learning_rate(step):.3g}",
-                cure=problem.cure,
-            ) from None
+        result = self.healer.attempt(step, "training", lambda tokens: self._update(step, examples, tokens))
         seconds = time.perf_counter() - began
         self.step = step
         validation = self._validate() if plan.validates(step) else None
@@ -199,12 +161,26 @@ class _Loop:
             peak_memory_bytes(),
             validation,
             result.shared_tokens,
+            self.healer.budget.fell_in(step),
         )
         if self.job.accelerator.is_main_process:
             self.log.append(record.to_json())
         self.observer.stepped(record)
-        if plan.saves(step):
-            self.save()
+
+    def _update(self, step: int, examples: Sequence[Example], tokens: int) -> StepResult:
+        """Update the adapter once; every attempt at a step draws the same dropout masks."""
+        plan = self.job.plan
+        torch.manual_seed(plan.dropout_seed(step, self.job.accelerator.process_index))
+        try:
+            return self.stepper.step(self.layout.micro_batches(examples, self.layout.plan(examples, tokens)))
+        except DivergedError as error:
+            problem = error.problems[0]
+            raise DivergedError(
+                problem.found,
+                where=f"step {step}",
+                key=f"learning rate {plan.learning_rate(step):.3g}",
+                cure=problem.cure,
+            ) from None
 
     def save(self) -> None:
         """Commit a checkpoint of this step, then drop the ones that are too old."""
@@ -218,7 +194,11 @@ class _Loop:
                     step=self.step,
                     adapter=adapter_tensors(self.job.model),
                     optimizer=optimizer_tensors(self.optimizer, self.parameters),
-                    progress={**self.progress, "metrics_offset": self.log.offset},
+                    progress={
+                        **self.progress,
+                        "metrics_offset": self.log.offset,
+                        "token_budget": self.healer.budget.at(self.step, "validation"),
+                    },
                     identity=dict(self.job.identity),
                     inexact=self.inexact,
                 ),
@@ -232,13 +212,6 @@ class _Loop:
         """Drop old checkpoints; also on resume, for a kill may have come between saving and this."""
         rotate(self.job.run, self.job.plan.spec.keep_checkpoints, self.progress["best_step"])
 
-    def _keep_last_good(self, on_diverged: Callable[[], None] | None) -> None:
-        """After a divergence: the weights before the bad step are the last good ones."""
-        if self.step > 0:
-            self.save()
-        if on_diverged is not None and self.job.accelerator.is_main_process:
-            on_diverged()
-
     def finish(self) -> TrainResult:
         """Choose the weights that become the adapter."""
         best = self.progress["best_step"]
@@ -250,21 +223,9 @@ class _Loop:
             tensors = read_checkpoint(self.job.run, step).adapter
         return TrainResult(step, self.job.plan.steps, loss, self.inexact, tensors)
 
-    def _micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
-        return self.layout.micro_batches(examples, self._planned(examples))
-
-    def _planned(self, examples: Sequence[Example]) -> Plan:
-        return self.layout.plan(examples, self.job.plan.spec.micro_batch_tokens)
-
-    @cached_property
-    def _validation_plan(self) -> Plan:
-        """What held-out rows are computed together; the same at every validation."""
-        return self._planned(self.job.validation)
-
     def _validate(self) -> float | None:
         """Held-out loss, None if not finite; the best so far is remembered (the earlier one on a tie)."""
-        batches = self.layout.micro_batches(self.job.validation, self._validation_plan)
-        loss = validation_loss(self.job.model, batches, self.job.accelerator)
+        loss = self.healer.attempt(self.step, "validation", self._held_out_loss)
         if not math.isfinite(loss):
             return None
         self.progress["last_loss"] = loss
@@ -272,3 +233,11 @@ class _Loop:
         if best is None or loss < best:
             self.progress |= {"best_step": self.step, "best_loss": loss}
         return loss
+
+    def _held_out_loss(self, tokens: int) -> float:
+        """Loss on the held-out rows, which are planned once for each budget."""
+        rows = self.job.validation
+        if self.validation_plan[0] != tokens:
+            self.validation_plan = tokens, self.layout.plan(rows, tokens)
+        batches = self.layout.micro_batches(rows, self.validation_plan[1])
+        return validation_loss(self.job.model, batches, self.job.accelerator)

@@ -20,6 +20,7 @@ class StepRecord(NamedTuple):
         peak_memory_bytes: Peak of the process so far.
         validation_loss: Nats per trained token on held-out rows, where it was measured.
         shared_tokens: Tokens of ``total_tokens`` that were computed with another row's.
+        lowered_to: Most tokens at once after a failed allocation in this step; 0 if there was none.
     """
 
     step: int
@@ -35,14 +36,16 @@ class StepRecord(NamedTuple):
     peak_memory_bytes: int
     validation_loss: float | None = None
     shared_tokens: int = 0
+    lowered_to: int = 0
 
     def to_json(self) -> dict[str, object]:
-        """The record as JSON; ``validation_loss`` and ``shared_tokens`` only where there are any."""
+        """The record as JSON; the last three fields only where they say something."""
         fields = self._asdict()
         if self.validation_loss is None:
             del fields["validation_loss"]
-        if not self.shared_tokens:
-            del fields["shared_tokens"]
+        for name in ("shared_tokens", "lowered_to"):
+            if not fields[name]:
+                del fields[name]
         return fields
 
 
@@ -51,6 +54,9 @@ class Observer(Protocol):
 
     def phase(self, text: str) -> None:
         """A part of the work before or after the steps begins."""
+
+    def noted(self, text: str) -> None:
+        """Something happened that one should know."""
 
     def started(self, *, step: int, steps: int, notes: list[str]) -> None:
         """Training goes on after ``step`` of ``steps``; ``notes`` say which checkpoints were skipped."""
@@ -69,6 +75,9 @@ class Silent:
     """An observer that shows nothing."""
 
     def phase(self, text: str) -> None:
+        """Ignore it."""
+
+    def noted(self, text: str) -> None:
         """Ignore it."""
 
     def started(self, *, step: int, steps: int, notes: list[str]) -> None:

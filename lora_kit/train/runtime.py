@@ -8,8 +8,11 @@ once a step, which is exact for any split of the window.
 
 import resource
 import sys
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 
+import psutil
 import torch
 from accelerate import Accelerator
 
@@ -43,3 +46,35 @@ def peak_memory_bytes() -> int:
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_in_use() -> int:
+    """What this process holds now, counted as ``peak_memory_bytes`` counts."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    return int(psutil.Process().memory_info().rss)
+
+
+def forget_peak() -> None:
+    """Let the peak begin again at what is in use now; where the system can't (macOS), it stays.
+
+    Linux resets a process's own high-water mark when 5 is written to clear_refs (proc(5)).
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def free_memory() -> int:
+    """What this process could still take, in bytes: of the GPU, else of the machine or the container."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    free = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        limit, current = (int((group / f"memory.{name}").read_text("ascii")) for name in ("max", "current"))
+        free = min(free, limit - current)
+    return int(free)

@@ -16,8 +16,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lora_kit.data.collate import MicroBatch
-from lora_kit.errors import DivergedError
+from lora_kit.errors import DivergedError, MachineError
 from lora_kit.model.forward import example_nats, sum_nats
+from lora_kit.train.out_of_memory import NoRoomError, is_out_of_memory, sum_over
 
 
 class StepResult(NamedTuple):
@@ -64,6 +65,8 @@ class Stepper:
 
         Raises:
             DivergedError: The loss or the gradient is not finite; nothing was updated.
+            NoRoomError: A micro-batch does not fit in memory; nothing was updated, and no gradient is left.
+            MachineError: The optimizer's own state does not fit.
         """
         trained = sum(len(batch.targets) for batch in micro_batches)
         nats = self._accumulate(micro_batches, trained)
@@ -80,19 +83,59 @@ class Stepper:
             raise self._diverged(result, micro_batches)
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update()
         return result
+
+    def rehearse(self, batch: MicroBatch) -> None:
+        """Compute the gradient of one micro-batch as a step does, on this process alone, and drop it.
+
+        Raises:
+            NoRoomError: It does not fit in memory.
+        """
+        self.model.train()
+        fits = True
+        try:
+            self._gradient(batch.to(self.accelerator.device), len(batch.targets))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            fits = False
+        self.optimizer.zero_grad(set_to_none=True)
+        if not fits:
+            raise NoRoomError(batch)
+
+    def _update(self) -> None:
+        """Apply the gradients. Not healed: half of the matrices may have moved when an allocation fails."""
+        try:
+            self.optimizer.step()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MachineError(
+                "the optimizer's state does not fit in memory",
+                cure="free memory and run it again to go on, or lower lora.rank",
+            ) from None
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _gradient(self, batch: MicroBatch, trained: int) -> Tensor:
+        """Add one micro-batch's part to the gradients; return its nats."""
+        nats = sum_nats(self.model, batch).nats
+        self.accelerator.backward(nats / trained)
+        return nats
 
     def _accumulate(self, micro_batches: Sequence[MicroBatch], trained: int) -> float:
         """Add up gradients and nats over micro-batches and processes; return the window's nats."""
-        share = micro_batches[self.accelerator.process_index :: self.accelerator.num_processes]
-        nats = torch.zeros((), dtype=torch.float64)
         self.model.train()
-        for batch in share:
-            loss = sum_nats(self.model, batch.to(self.accelerator.device))
-            self.accelerator.backward(loss.nats / trained)
-            nats += loss.nats.detach().double().cpu()
+        try:
+            nats = sum_over(
+                micro_batches,
+                lambda batch: self._gradient(batch, trained),
+                self.accelerator,
+                shared_out=True,
+            )
+        except NoRoomError:
+            self.optimizer.zero_grad(set_to_none=True)
+            raise
         if self.accelerator.num_processes > 1:
             self._reduce()
             nats = self.accelerator.reduce(nats.to(self.accelerator.device), reduction="sum")
@@ -121,7 +164,13 @@ class Stepper:
 
 
 def validation_loss(model: nn.Module, micro_batches: Sequence[MicroBatch], accelerator: Accelerator) -> float:
-    """Nats per trained token over held-out rows: a sum over a sum, never a mean of means."""
+    """Nats per trained token over held-out rows: a sum over a sum, never a mean of means.
+
+    Raises:
+        NoRoomError: A micro-batch does not fit in memory.
+    """
     model.eval()
-    nats = sum(float(example_nats(model, batch.to(accelerator.device)).sum()) for batch in micro_batches)
-    return nats / sum(len(batch.targets) for batch in micro_batches)
+    nats = sum_over(
+        micro_batches, lambda batch: example_nats(model, batch).sum(), accelerator, shared_out=False
+    )
+    return float(nats) / sum(len(batch.targets) for batch in micro_batches)

@@ -75,6 +75,7 @@ def test_a_save_drops_the_abandoned_future(run, make_state, identity):
 
 
 @pytest.mark.parametrize("kind", ["adapter", "optimizer"])
+@pytest.mark.fault("P8")
 def test_a_nan_never_reaches_the_disk(run, make_state, kind):
     with pytest.raises(DivergedError, match=r"step 4: .* is not finite in x"):
         save_checkpoint(
@@ -94,6 +95,7 @@ def test_a_nan_never_reaches_the_disk(run, make_state, kind):
         ("torch", MachineError, "--allow-inexact-resume"),
     ],
 )
+@pytest.mark.fault("D14")
 def test_a_whole_checkpoint_of_another_run_is_refused(run, make_state, identity, key, error, cure):
     save_checkpoint(run, make_state(1))
     save_checkpoint(run, make_state(2))

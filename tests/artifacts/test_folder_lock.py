@@ -2,10 +2,11 @@
 
 import json
 import os
+import socket
 
 import pytest
 
-from lora_kit.artifacts.folder_lock import folder_lock
+from lora_kit.artifacts.folder_lock import folder_lock, held, holder
 from lora_kit.errors import MachineError, RunLockedError
 from lora_kit.harness.journal import open_journal
 
@@ -44,3 +45,27 @@ def test_a_journal_has_one_writer(tmp_path):
             pass
     with open_journal(path) as journal:
         assert journal.get("k") == {"text": "a"}
+
+
+def test_the_holder_is_named_while_it_holds_and_looking_never_locks(tmp_path):
+    file = tmp_path / ".lock"
+    assert holder(file) is None
+    with held(file, option="--out"):
+        owner = holder(file)
+        assert (owner.pid, owner.host) == (os.getpid(), socket.gethostname())
+    assert holder(file) is None
+    with held(file, option="--out"):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": "x", "host": "h", "started": "s"}', "\x00"])
+def test_a_lock_file_that_names_nobody_has_no_holder(tmp_path, content):
+    (tmp_path / ".lock").write_text(content)
+    assert holder(tmp_path / ".lock") is None
+
+
+def test_a_dead_process_holds_nothing_and_its_lock_is_not_tried(tmp_path, monkeypatch):
+    owner = {"pid": 2**22 + 5, "host": socket.gethostname(), "started": "then"}
+    (tmp_path / ".lock").write_text(json.dumps(owner))
+    monkeypatch.setattr("fcntl.flock", lambda *_: pytest.fail("a run that starts now would be kept out"))
+    assert holder(tmp_path / ".lock") is None

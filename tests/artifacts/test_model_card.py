@@ -38,6 +38,7 @@ def tags(card: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.fault("E6")
 def test_hostile_text_adds_nothing(text):
     plain = model_card(provenance("x"), {"loss": 1.5})
     card = model_card(provenance(text), {"loss": 1.5, text: text})

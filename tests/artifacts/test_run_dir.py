@@ -53,6 +53,7 @@ def test_state_keeps_what_it_does_not_change(run):
         run.update_state(status="running")
 
 
+@pytest.mark.fault("A13")
 def test_a_directory_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(RecipeError, match="not empty and not a lora_kit run"):
@@ -63,6 +64,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["/", ".", "~"])
+@pytest.mark.fault("A13")
 def test_root_home_and_current_directory_are_refused(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -77,6 +77,7 @@ ROWS = st.lists(st.fixed_dictionaries({"instruction": QUESTIONS, "output": ANSWE
     fraction=st.sampled_from([0.0, 0.3]),
     limit=st.none() | st.integers(1, 9),
 )
+@pytest.mark.fault("P11")
 def test_rows_read_are_rows_used_plus_rows_dropped(
     write_rows,
     make_spec,

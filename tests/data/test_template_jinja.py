@@ -100,6 +100,7 @@ def test_masks_and_prefixes_follow_from_the_template(tokenizer, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.fault("P4")
 def test_control_tokens_in_words_stay_words(tokenizer, tmp_path, name):
     encoder = load(tokenizer, SOURCES[name], tmp_path)
     benign = encoder.encode(Conversation(TALK, "rows.jsonl:1")).input_ids

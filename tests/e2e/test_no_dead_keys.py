@@ -58,7 +58,7 @@ CHANGES: dict[str, list[str]] = {
     "train.steps": ["train.steps=2"],
     "train.epochs": ["train.epochs=2"],
     "train.batch_size": ["train.batch_size=3"],
-    "train.micro_batch_tokens": ["train.micro_batch_tokens=40"],
+    "train.micro_batch_tokens": ["train.micro_batch_tokens=40", "train.micro_batch_tokens=auto"],
     "train.learning_rate": ["train.learning_rate=0.02"],
     "train.schedule": ["train.schedule=linear", "train.schedule=constant"],
     "train.warmup_steps": ["train.warmup_steps=1"],
@@ -71,7 +71,11 @@ CHANGES: dict[str, list[str]] = {
     "train.seed": ["train.seed=1"],
     "train.device": ["train.device=cuda"],
     "engine.share_prefixes": ["engine.share_prefixes=off"],
-    "engine.memory": ["engine.memory=low"],
+    "engine.memory": ["engine.memory=low", "engine.memory=offload"],
+    "engine.trunk_cache": ["engine.trunk_cache=on"],
+    "engine.optimizer": ["engine.optimizer=adamw-8bit-paged"],
+    "engine.memory_limit": ["engine.memory_limit=20MB", "engine.memory_limit=900GB"],
+    "engine.trackers": ["engine.trackers=[trackio]"],  # told that it is not installed
     "evaluate.suites": ["evaluate.suites=[]"],
     "evaluate.max_new_tokens": ["evaluate.max_new_tokens=3"],
     "evaluate.batch_size": ["evaluate.batch_size=3"],
@@ -89,6 +93,7 @@ BESIDE: dict[str, list[str]] = {
     "quantization.double_quant": ["quantization.method=nf4"],
     "quantization.compute_dtype": ["quantization.method=nf4"],
     "engine.share_prefixes": ["lora.dropout=0", "data.system=Answer each question in one short sentence."],
+    "engine.trunk_cache": ["lora.layers=last-1"],
     "train.keep": [  # the second step overshoots
         "data.limit=8",
         "train.steps=2",
@@ -124,6 +129,7 @@ def test_a_changed_key_changes_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lora_kit.train.trackers.find_spec", lambda _: None)
     train = {"steps": 3, "save_every": 1, "validate_every": None, "max_grad_norm": 0.01}
     recipe = tiny_recipe(train={**train, "micro_batch_tokens": 400})
     (tmp_path / "other-base").symlink_to(tiny_folder("llama", seed=1))
@@ -173,16 +179,21 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def note_recomputation(monkeypatch: pytest.MonkeyPatch, seen: list[int]) -> None:
-    """Computing layers again changes no bit of the result, so the call itself is what counts."""
+    """What changes no bit of the result, or few, is in the call itself."""
     from lora_kit import train_run
 
-    true_recompute = train_run.recompute_layers
+    def note(name: str, mark: int) -> None:
+        true_call = getattr(train_run, name)
 
-    def spy(*arguments: Any) -> Any:
-        seen.append(-1)
-        return true_recompute(*arguments)
+        def spy(*arguments: Any, **options: Any) -> Any:
+            seen.append(mark)
+            return true_call(*arguments, **options)
 
-    monkeypatch.setattr(train_run, "recompute_layers", spy)
+        monkeypatch.setattr(train_run, name, spy)
+
+    note("recompute_layers", -1)
+    note("offload_activations", -2)
+    note("use_trunk_cache", -3)
 
 
 def outcome(folder: Path, command: str, recipe: Path, overrides: list[str], spy: list[int]) -> Outcome:
@@ -203,6 +214,7 @@ def outcome(folder: Path, command: str, recipe: Path, overrides: list[str], spy:
         "data": (made / "data_report.json").read_text().replace(str(folder), ""),
         "checkpoints": sorted(path.name for path in (made / "checkpoints").iterdir()),
         "optimizer": moments(made),
+        "measured": (made / "token_budget.json").is_file(),
         "results": [visible(json.loads(path.read_text())) for path in results],
         "batches": list(spy),
     }

@@ -18,6 +18,7 @@ FAMILIES = ["llama", "gpt_neox", "bloom"]
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("no_sockets")
+@pytest.mark.fault("D21", "P10")
 def test_everything_is_there_and_loads_elsewhere(
     tiny_run: TinyRun, tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def rows(path: Path) -> list[Any]:
     return [conversation for row in read_rows(path) for conversation in FORMATS["dolly"].convert(row)]
 
 
+@pytest.mark.fault("C14")
 def test_the_merged_model_is_evaluated_and_not_merged_again(
     tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +93,7 @@ def test_the_merged_model_is_evaluated_and_not_merged_again(
     assert both[0] == pytest.approx(both[1], abs=1e-5)
 
 
+@pytest.mark.fault("C9")
 def test_an_adapter_meets_only_its_own_base(
     tiny_run: TinyRun, tmp_path: Path, tiny_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +107,7 @@ def test_an_adapter_meets_only_its_own_base(
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.fault("E1", "P6")
 def test_a_merge_that_is_off_writes_nothing(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +122,7 @@ def test_a_merge_that_is_off_writes_nothing(
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+@pytest.mark.fault("E2")
 def test_a_merge_cut_by_a_full_disk_leaves_nothing(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +132,7 @@ def test_a_merge_cut_by_a_full_disk_leaves_nothing(
     assert not (tmp_path / "full").exists()
 
 
+@pytest.mark.fault("E5")
 def test_merging_again_gives_the_same_bytes(tiny_run: TinyRun, tmp_path: Path) -> None:
     folder = tiny_run("bloom")
     assert run(["merge", str(folder), "--out", str(tmp_path / "again")]) == 0
@@ -134,6 +140,7 @@ def test_merging_again_gives_the_same_bytes(tiny_run: TinyRun, tmp_path: Path) -
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.fault("C14", "P6")
 def test_a_four_bit_run_merges_into_what_was_trained(tiny_run: TinyRun) -> None:
     folder = tiny_run("llama", "quantization.method=nf4")
     certificate = json.loads((folder / "merged/certificate.json").read_text())

@@ -18,6 +18,7 @@ from lora_kit.export.jinja_source import jinja_source
 from lora_kit.export.ollama.go_render import render_go
 from lora_kit.export.ollama.go_source import go_source
 from lora_kit.export.turns import Turns, find_turns, render_text
+from lora_kit.model.gguf_file import read_gguf
 
 CONTROL = {
     "chatml": (),
@@ -55,6 +56,7 @@ def _add_tokens(folder: Path, tokens: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", [*TEMPLATES, "model"])
 @pytest.mark.parametrize("system", [None, "Be kind."], ids=["plain", "system"])
+@pytest.mark.fault("P3")
 def test_every_template_comes_out_the_same_everywhere(
     name: str, system: str | None, merged: Any, export: Any, tmp_path: Path
 ) -> None:
@@ -160,3 +162,15 @@ def test_a_template_that_looks_into_messages_is_refused_for_ollama(merged: Any, 
     (folder / "chat_template.jinja").write_text(counting, encoding="utf-8")
     with pytest.raises(ModelError, match="more than text around turns"):
         find_turns(open_encoder(folder, "model", None).template)
+
+
+def test_a_bos_that_only_the_template_writes_stays_the_templates(merged: Any, export: Any) -> None:
+    """SmolLM2's BOS is ChatML's first mark; a program that adds it would open a turn before plain texts."""
+    folder = merged("chatml", "its own first mark")
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text("utf-8")) | {"bos_token": "<|im_start|>"}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    report = export(folder, "ollama", "q8_0", measure_logits=False)
+    made = read_gguf(Path(report["folder"]) / report["file"])
+    assert made.metadata["tokenizer.ggml.bos_token_id"] == 2
+    assert made.metadata["tokenizer.ggml.add_bos_token"] is False

@@ -228,6 +228,7 @@ def test_a09_too_many_keys_or_values(refused, text):
         "!<tag:example.org,2000:x> 1",
     ],
 )
+@pytest.mark.fault("P9")
 def test_a10_tags_are_refused_and_nothing_runs(refused, folder, value):
     problems = refused(f"{HEAD}lora:\n  rank: {value.replace('CANARY', str(folder / 'canary'))}\n")
     assert (problems[0].where, problems[0].key) == ("r.yaml:5", "lora.rank")

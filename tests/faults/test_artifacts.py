@@ -259,6 +259,7 @@ def damage(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "bit flip", "swapped"])
 @pytest.mark.parametrize("name", CHECKPOINT_FILES)
+@pytest.mark.fault("P2")
 def test_d14_a_damaged_checkpoint_is_skipped_with_its_reason(tmp_path, unbroken, name, kind):
     shutil.copytree(unbroken.path, tmp_path / "run")
     run = open_run(tmp_path / "run")

@@ -250,6 +250,7 @@ def test_g5_forms_that_judges_use_are_read(chat_stub, one_prompt, tmp_path, time
 
 
 @pytest.mark.parametrize("reply", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.fault("P12")
 def test_g5_what_can_not_be_read_is_unparsed_and_its_words_are_kept(
     chat_stub, one_prompt, tmp_path, timer, reply
 ):
@@ -391,6 +392,7 @@ def test_g8_a_killed_run_goes_on_and_asks_nothing_twice(chat_stub, pairing, tmp_
 # --- G9: not all judged -------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("P12")
 def test_g9_a_part_is_reported_as_a_part(chat_stub, pairing, tmp_path, timer):
     def script(handler, body):
         text = body["messages"][0]["content"]

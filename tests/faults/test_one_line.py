@@ -33,6 +33,7 @@ CASES: dict[str, tuple[list[str], int, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.fault("P14")
 def test_a_mistake_is_answered_in_one_line(
     name: str,
     tiny_recipe: TinyRecipe,
@@ -94,6 +95,7 @@ def test_usage_errors(argv: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert "Traceback" not in errors
 
 
+@pytest.mark.fault("P14")
 def test_a_bug_of_ours_leaves_its_traceback_in_a_file(
     tiny_recipe: TinyRecipe,
     monkeypatch: pytest.MonkeyPatch,
@@ -111,6 +113,7 @@ def test_a_bug_of_ours_leaves_its_traceback_in_a_file(
     assert "Traceback" in trace.read_text()
 
 
+@pytest.mark.fault("D7")
 def test_a_full_disk_keeps_the_checkpoints_and_resumes(
     tiny_recipe: TinyRecipe,
     tmp_path: Path,
@@ -129,6 +132,7 @@ def test_a_full_disk_keeps_the_checkpoints_and_resumes(
     assert "going on after step 2" in capsys.readouterr().err
 
 
+@pytest.mark.fault("D10")
 def test_two_runs_in_one_directory(
     tiny_recipe: TinyRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +144,7 @@ def test_two_runs_in_one_directory(
     assert f"process {os.getpid()}" in capsys.readouterr().err
 
 
+@pytest.mark.fault("D4", "D6")
 def test_a_real_process_stops_politely_with_its_output_closed(
     tiny_recipe: TinyRecipe, tmp_path: Path
 ) -> None:

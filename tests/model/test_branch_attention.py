@@ -31,11 +31,13 @@ def mask_of_tree() -> Tensor:
     return torch.tensor([[owner[k] in lines[owner[q]] and k <= q for k in tokens] for q in tokens])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("kept", [0, 384], ids=["made again", "kept"])
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
-def test_it_equals_a_mask(key_heads: int, kept: int, monkeypatch: Any) -> None:
+def test_it_equals_a_mask(key_heads: int, kept: int, threads: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "KEPT", kept)
-    monkeypatch.setattr("lora_kit.model.attention_kernel.BLOCK", 2)
+    monkeypatch.setattr(module, "BLOCK", 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     torch.manual_seed(0)
     sizes = [4, key_heads, key_heads]
     inputs = [torch.randn(1, n, 21, 8, dtype=torch.float64, requires_grad=True) for n in sizes]

@@ -118,6 +118,7 @@ def partition(examples: list[Example], draw: random.Random) -> list[list[Example
 
 @MARGIN
 @given(seed=st.integers(0, 2**32))
+@pytest.mark.fault("D18", "P5")
 def test_any_split_has_the_gradient_of_one_padded_batch(setting: Setting, examples: Any, seed: int) -> None:
     draw = random.Random(seed)
     rows = examples(draw.randint(2, 7), seed)
@@ -131,6 +132,7 @@ def test_any_split_has_the_gradient_of_one_padded_batch(setting: Setting, exampl
         assert farthest(found, expected) <= TOLERANCE
 
 
+@pytest.mark.fault("P5")
 def test_examples_never_see_each_other(setting: Setting, examples: Any) -> None:
     rows = examples(5, 11)
     before = example_nats(setting.model, setting.collate(rows))

@@ -49,6 +49,7 @@ def requantized(weights: Weights) -> Weights:
     return {name: tensor.bfloat16().float() for name, tensor in weights.items()}
 
 
+@pytest.mark.fault("C9", "P7")
 def test_six_wrong_bases_and_two_wrong_configs(tiny_llama: Path, tiny_folder: Any, tmp_path: Path) -> None:
     folders = [
         tiny_llama,

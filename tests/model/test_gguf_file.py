@@ -22,6 +22,7 @@ def test_a_whole_file_passes(tiny_gguf: Path) -> None:
     assert header.tensors == expected
 
 
+@pytest.mark.fault("C15")
 def test_300_mutations_are_errors_or_stay_inside_the_file(tiny_gguf: Path, tmp_path: Path) -> None:
     original = tiny_gguf.read_bytes()
     header_end = min(start for start, _ in check_gguf(tiny_gguf).tensors.values())
@@ -58,6 +59,7 @@ def test_300_mutations_are_errors_or_stay_inside_the_file(tiny_gguf: Path, tmp_p
         (24, "Q", 2**24 + 1),
     ],
 )
+@pytest.mark.fault("C15")
 def test_forged_counts_and_lengths(
     place: int, code: str, value: Any, tiny_gguf: Path, tmp_path: Path
 ) -> None:

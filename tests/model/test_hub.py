@@ -135,6 +135,7 @@ def test_a_cached_commit_needs_no_network(hub: Any, request: pytest.FixtureReque
     assert fetch("small/model", commit) == (folder, commit)
 
 
+@pytest.mark.fault("C8")
 def test_offline_the_cache_answers_with_the_recorded_commit(hub: Any, monkeypatch: Any) -> None:
     from huggingface_hub import constants
 
@@ -157,6 +158,7 @@ def test_offline_the_cache_answers_with_the_recorded_commit(hub: Any, monkeypatc
         (500, MachineError, "not in the cache"),
     ],
 )
+@pytest.mark.fault("C8")
 def test_what_goes_wrong_is_one_line(hub: Any, status: int, error: type[LoraKitError], message: str) -> None:
     hub.failure = status
     with pytest.raises(error, match=message) as caught:
@@ -177,6 +179,7 @@ def test_a_model_with_pickles_only_is_refused_before_they_are_fetched(hub: Any) 
     assert not [path for path in hub.requests if "pytorch_model.bin" in path]
 
 
+@pytest.mark.fault("C7")
 def test_a_cut_download_is_refused_and_finished_the_next_time(
     hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +192,7 @@ def test_a_cut_download_is_refused_and_finished_the_next_time(
     assert (files.folder / "model.safetensors").read_bytes() == hub.commits[FIRST]["model.safetensors"]
 
 
+@pytest.mark.fault("C7")
 def test_a_download_with_another_content_is_refused(hub: Any, tmp_path: Path) -> None:
     folder, _ = fetch("small/model", None)
     blob = (folder / "model.safetensors").resolve()

@@ -83,6 +83,7 @@ def test_another_architecture_than_the_weights(tiny_llama: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("method", ["none", "nf4"])
+@pytest.mark.fault("C3")
 def test_weights_that_are_not_finite(value: float, method: str, tiny_neox: Path, tmp_path: Path) -> None:
     def edit(weights: dict[str, Any]) -> None:
         weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"][3, 4] = value
@@ -147,6 +148,7 @@ def test_devices(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("auto") == "cuda"
 
 
+@pytest.mark.fault("C13")
 def test_a_tokenizer_with_more_tokens_than_rows(tiny_llama: Path) -> None:
     files = find_base(BaseSpec(model=str(tiny_llama)))
     check_vocabulary(files, {"a": 0, "b": 299})

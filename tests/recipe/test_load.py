@@ -98,8 +98,8 @@ def values_of(schema: dict, definitions: dict) -> st.SearchStrategy:
         return values_of(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     if "anyOf" in schema:
         return st.one_of([values_of(option, definitions) for option in schema["anyOf"]])
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum") or [schema["const"]])
     if schema["type"] == "object":
         return objects_of(schema, definitions)
     if schema["type"] == "array":

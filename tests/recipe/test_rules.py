@@ -16,6 +16,7 @@ BROKEN = [
     ("base.revision", "base.model", "base.revision=abc"),
     ("quantization.double_quant", "quantization.method", "quantization: {double_quant: false}"),
     ("quantization.compute_dtype", "quantization.method", "quantization: {compute_dtype: bfloat16}"),
+    ("engine.trunk_cache", "lora.layers", "engine: {trunk_cache: on}"),
 ]
 BESIDE = {
     "train.validate_every": ["data.validation_fraction=0"],
@@ -51,6 +52,7 @@ def test_a_broken_rule_names_both_keys(refused, minimal, folder, first, second, 
         ["quantization.method=nf4", "quantization.double_quant=false", "quantization.compute_dtype=bfloat16"],
         ["quantization.method=nf4", "base.dtype=bfloat16"],
         ["base.revision=abc"],
+        ["engine.trunk_cache=on", "lora.layers=last-2"],
     ],
 )
 def test_what_goes_together(load, minimal, folder, overrides):
@@ -76,11 +78,12 @@ def other_value(name: str, folder: object) -> str:
         "evaluate.suites": "[]",
         "lora.targets": "[q_proj]",
         "lora.layers": "last-2",
+        "engine.trackers": "[tensorboard]",
     }
     if name in known:
         return known[name]
-    if key.choices:
-        return next(choice for choice in key.choices if choice != key.default)
+    if key.examples or key.choices:
+        return next(text for text in (*key.examples, *key.choices) if text != key.default)
     if "object" in key.kinds:
         return "{a: b}"
     if "boolean" in key.kinds:
@@ -94,7 +97,7 @@ def other_value(name: str, folder: object) -> str:
 def test_no_key_is_dead(load, minimal, folder, name):
     """Every key, when changed, changes the recipe's identity or is refused."""
     override = f"{name}={other_value(name, folder)}"
-    if name in {"quantization.double_quant", "quantization.compute_dtype"}:
+    if name in {"quantization.double_quant", "quantization.compute_dtype", "engine.trunk_cache"}:
         with pytest.raises(RecipeError, match=f"{name}: .* has no effect"):
             load(minimal, override)
     else:

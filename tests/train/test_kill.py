@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from lora_kit.artifacts.commit import FAILPOINTS
 
 RANDOM_KILLS = int(os.environ.get("LORA_KIT_RANDOM_KILLS", "10"))
 
 
+@pytest.mark.fault("D1", "D2", "P1")
 def test_killed_and_resumed_equals_unbroken(tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
     recipe = tiny_recipe(train={"steps": 4, "save_every": 1, "validate_every": 2, "micro_batch_tokens": 200})
     work = tmp_path / "work"

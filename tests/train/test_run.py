@@ -77,6 +77,7 @@ def test_it_learns_and_leaves_everything(tiny_recipe: TinyRecipe, tmp_path: Path
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("family", ["llama", "bloom"])
+@pytest.mark.fault("D4")
 def test_stopped_and_resumed_equals_never_stopped(
     tiny_recipe: TinyRecipe, tmp_path: Path, family: str, number: int, code: int
 ) -> None:
@@ -91,6 +92,7 @@ def test_stopped_and_resumed_equals_never_stopped(
     assert digests(tmp_path / "broken") == digests(tmp_path / "unbroken")
 
 
+@pytest.mark.fault("D15")
 def test_a_finished_run_changes_nothing(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     train(recipe, tmp_path / "run")
@@ -104,6 +106,7 @@ def file_times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
+@pytest.mark.fault("D18")
 def test_micro_batches_do_not_change_the_result(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
     recipe = tiny_recipe(lora={"dropout": 0.0})
     for budget in ("8", "4096"):
@@ -112,6 +115,7 @@ def test_micro_batches_do_not_change_the_result(tiny_recipe: TinyRecipe, tmp_pat
     assert all(torch.allclose(one[name], many[name], atol=1e-5) for name in one)
 
 
+@pytest.mark.fault("D23")
 def test_best_keeps_the_step_with_the_lowest_held_out_loss(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
     recipe = tiny_recipe(train={"learning_rate": 0.3, "validate_every": 1, "steps": 8, "keep_checkpoints": 1})
     state = train(recipe, tmp_path / "run")
@@ -130,6 +134,7 @@ def test_another_recipe_is_refused_in_the_same_directory(tiny_recipe: TinyRecipe
         train(tiny_recipe(), tmp_path / "run", "train.learning_rate=0.5")
 
 
+@pytest.mark.fault("B23")
 def test_changed_data_are_refused_on_resume(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
     recipe = tiny_recipe()
     with pytest.raises(InterruptedRunError):
@@ -143,6 +148,7 @@ def test_changed_data_are_refused_on_resume(tiny_recipe: TinyRecipe, tmp_path: P
         train(recipe, tmp_path / "run")
 
 
+@pytest.mark.fault("D14")
 def test_other_threads_need_permission_and_mark_the_run(
     tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +164,7 @@ def test_other_threads_need_permission_and_mark_the_run(
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.fault("D11", "P8")
 def test_a_number_that_is_not_finite_stops_before_the_update(
     tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -198,6 +205,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, where: str, at_step: int) -> None:
     monkeypatch.setattr(loop_module.Stepper, "step", step)
 
 
+@pytest.mark.fault("D7")
 def test_errors_leave_the_run_resumable(
     tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

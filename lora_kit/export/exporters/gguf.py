@@ -26,4 +26,5 @@ EXPORTER = Exporter(
     needs_template=False,
     size=size,
     write=write,
+    makes_gguf=True,
 )

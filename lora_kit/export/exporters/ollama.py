@@ -83,4 +83,5 @@ EXPORTER = Exporter(
     needs_template=True,
     size=size,
     write=write,
+    makes_gguf=True,
 )

@@ -146,6 +146,52 @@ def heads_to_blocks(heads: int, rows: int) -> RowOrder:
     return np.arange(rows).reshape(heads, 3, rows // heads // 3).swapaxes(0, 1).reshape(rows)
 
 
+def sizes(config: Config) -> dict[str, Scalar]:
+    """The keys of most architectures, in the order that the files have them."""
+    return {
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "block_count": config["num_hidden_layers"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": config["num_attention_heads"],
+    }
+
+
+def grouped_sizes(config: Config) -> dict[str, Scalar]:
+    """``sizes`` with fewer heads of keys and values than of queries."""
+    return {**sizes(config), "attention.head_count_kv": config["num_key_value_heads"]}
+
+
+def rms_sizes(config: Config) -> dict[str, Scalar]:
+    """``grouped_sizes`` with a size of head of its own, and RMS norms: LLaMA and its heirs."""
+    head = head_size(config)
+    return {
+        **grouped_sizes(config),
+        "attention.key_length": head,
+        "attention.value_length": head,
+        "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+    }
+
+
+def head_size(config: Config) -> int:
+    """Rows of one head."""
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
+
+
+def window_refusal(config: Config) -> str:
+    """Refuse a sliding window that is shorter than the context."""
+    window, context = config.get("sliding_window"), config["max_position_embeddings"]
+    below = window and window < context
+    return f"a sliding window of {window} tokens below the context of {context}" if below else ""
+
+
+def activation_refusal(config: Config, key: str = "hidden_act", known: str = "silu") -> str:
+    """Refuse an activation other than llama.cpp's own; its one GELU stands for all of them."""
+    names = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh") if known == "gelu" else (known,)
+    found = config.get(key, names[-1])
+    return "" if found in names else f"activation '{found}' (llama.cpp has {known})"
+
+
 def rotary(config: Config) -> dict[str, Scalar]:
     """The rotary keys that all architectures share: base frequency and linear scaling."""
     rope = config.get("rope_parameters") or {}

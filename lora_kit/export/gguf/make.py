@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lora_kit import __version__
 from lora_kit.data.encode import Encoder
@@ -12,6 +13,7 @@ from lora_kit.data.template_jinja import load_jinja_template
 from lora_kit.data.types import Conversation, Message
 from lora_kit.export.exporter import ExportOptions, ExportSource
 from lora_kit.export.gguf.check import check_file, compare_weights
+from lora_kit.export.gguf.llama_cpp import LlamaTokenizer, is_installed
 from lora_kit.export.gguf.logits import compare_logits
 from lora_kit.export.gguf.plan import ExportPlan, plan_export
 from lora_kit.export.gguf.quantize import NUMBER_TYPES
@@ -78,8 +80,7 @@ def make_gguf(source: ExportSource, path: Path, options: ExportOptions) -> MadeF
         "quant": plan.quant,
         "types": dict(sorted(Counter(tensor.kind.name for tensor in plan.tensors).items())),
         "weights": _rounded(compare_weights(path, header, plan.tensors).to_json()),
-        "texts": compare_texts(source.tokenizer, tokens.encode),
-        "same_tokens": _same_tokens(source.encoder, tokens),
+        **_compare_tokens(source, path, tokens),
     }
     if options.measure_logits:
         rows = check_rows(source)
@@ -115,7 +116,15 @@ def file_metadata(source: ExportSource, plan: ExportPlan) -> dict[str, Value]:
     return {**general, **numbers, **vocabulary, **template}
 
 
-def jinja_door(encoder: Encoder, source: str, tokens: FileTokenizer) -> Door:
+class TextEncoder(Protocol):
+    """A tokenizer, as a program has it that reads the file."""
+
+    def encode(self, text: str) -> list[int]:
+        """Encode a rendered prompt: BOS first if the file says so, control tokens recognised."""
+        ...
+
+
+def jinja_door(encoder: Encoder, source: str, tokens: TextEncoder) -> Door:
     """What llama.cpp's server does: render the file's chat template, then encode the text.
 
     Its Jinja drops a BOS that the template writes if the tokenizer adds one (``common_chat_template``).
@@ -148,11 +157,23 @@ def own_chat_template(encoder: Encoder) -> str:
     return source if isinstance(source, str) else jinja_source(find_turns(encoder.template))
 
 
-def _same_tokens(encoder: Encoder | None, tokens: FileTokenizer) -> dict[str, Any] | None:
+def _compare_tokens(source: ExportSource, path: Path, tokens: FileTokenizer) -> dict[str, Any]:
+    """Plain texts and conversations through our reader of the file, and llama.cpp's where it is installed."""
+    readers: dict[str, TextEncoder] = {"the GGUF file's chat template and tokenizer": tokens}
+    with ExitStack() as opened:
+        if is_installed():
+            readers["llama.cpp's own tokenizer"] = opened.enter_context(LlamaTokenizer(path))
+        texts = [compare_texts(source.tokenizer, reader.encode) for reader in readers.values()]
+        return {"texts": sum(texts), "same_tokens": _same_tokens(source.encoder, tokens, readers)}
+
+
+def _same_tokens(
+    encoder: Encoder | None, tokens: FileTokenizer, readers: dict[str, TextEncoder]
+) -> dict[str, Any] | None:
     if encoder is None:
         return None
-    door = jinja_door(encoder, str(tokens.metadata[CHAT_TEMPLATE]), tokens)
-    doors = {"the GGUF file's chat template and tokenizer": door}
+    template = str(tokens.metadata[CHAT_TEMPLATE])
+    doors = {name: jinja_door(encoder, template, reader) for name, reader in readers.items()}
     return compare_doors(encoder, doors, trims=trims(encoder.template)).to_json()
 
 

@@ -51,16 +51,19 @@ class StoredTensor:
         dtype = _DTYPES.get(self.entry.dtype)
         if dtype is None:
             raise ModelError(f"'{self.name}' is of type {self.entry.dtype}", where=str(self.path))
-        stored = np.fromfile(self.path, dtype, prod(self.shape), offset=self.entry.start)
-        if len(self.shape) == 1:
-            stored = stored.reshape(1, -1) if self.order is None else stored[self.order].reshape(1, -1)
-            yield self._floats(stored)
-            return
-        stored = stored.reshape(self.shape[0], -1)
-        step = max(1, CHUNK_NUMBERS // stored.shape[1])
-        for start in range(0, len(stored), step):
-            rows = slice(start, start + step)
-            yield self._floats(stored[rows] if self.order is None else stored[self.order[rows]])
+        rows, columns = (1, self.shape[0]) if len(self.shape) == 1 else (self.shape[0], prod(self.shape[1:]))
+        if self.order is not None:  # rows from everywhere, so all of it; no reordered tensor is the largest
+            stored = np.fromfile(self.path, dtype, rows * columns, offset=self.entry.start)
+            stored = stored.reshape(len(self.order), -1)
+        step = max(1, CHUNK_NUMBERS // columns)
+        for start in range(0, rows, step):
+            count = min(step, rows - start)
+            if self.order is None:
+                place = self.entry.start + start * columns * np.dtype(dtype).itemsize
+                piece = np.fromfile(self.path, dtype, count * columns, offset=place)
+            else:
+                piece = stored[self.order if rows == 1 else self.order[start : start + count]]
+            yield self._floats(piece.reshape(count, columns))
 
     def _floats(self, stored: Array) -> Array:
         if self.entry.dtype == "BF16":

@@ -5,7 +5,7 @@ any case, ``#`` for comments, several lines between triple quotation marks. Noth
 those, so a text that holds them itself can't be written.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lora_kit.errors import ModelError
@@ -136,8 +136,3 @@ def _is_number(text: str) -> bool:
 
 def _wrong(what: str) -> ModelError:
     return ModelError(f"not a Modelfile that Ollama reads: {what}")
-
-
-def stop_texts(texts: Sequence[str]) -> tuple[str, ...]:
-    """Stop marks without doubles, in order."""
-    return tuple(dict.fromkeys(text for text in texts if text))

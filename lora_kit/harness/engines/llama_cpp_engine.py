@@ -5,7 +5,7 @@ llama.cpp's chat template nor its tokenizer has a say: what differs from the tra
 engine is the arithmetic of the file alone. Greedy. No likelihoods: llama-cpp-python keeps
 logits of all positions in one array of context x vocabulary, gigabytes for a modern model.
 
-Tested with a stand-in for the library; the real one has not been run here.
+Its own tests have a stand-in for the library; those of tests/llama have the real one.
 """
 
 import hashlib

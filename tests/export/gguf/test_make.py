@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora_kit.artifacts.adapter import save_adapter
 from lora_kit.catalogue import GGUF_ARCHITECTURES
 from lora_kit.errors import ModelError, RecipeError
-from lora_kit.export.exporter import ExportOptions
+from lora_kit.export.exporter import ExportOptions, ExportRequest
 from lora_kit.export.gguf import make as make_module
 from lora_kit.export.gguf.architecture import can_become_gguf
 from lora_kit.export.gguf.check import check_file, compare_weights
@@ -21,9 +22,11 @@ from lora_kit.export.gguf.make import file_metadata
 from lora_kit.export.gguf.plan import full_config, number_type, plan_export
 from lora_kit.export.gguf.quantize import NUMBER_TYPES
 from lora_kit.export.gguf.write import write_gguf
-from lora_kit.export.run import export_model, gguf_refusal
+from lora_kit.export.run import export_model, gguf_refusal, refuse_early
+from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
 from lora_kit.model.base import find_base
-from lora_kit.recipe.schema import BaseSpec
+from lora_kit.model.load import load_model
+from lora_kit.recipe.schema import BaseSpec, LoraSpec, QuantizationSpec
 
 FAMILIES = ["llama", "gpt_neox", "bloom", "mpt", "gpt_bigcode", "stablelm", "starcoder2", "qwen2", "qwen3"]
 Export = Callable[..., dict[str, Any]]
@@ -75,6 +78,7 @@ def test_transformers_own_reader_agrees(tiny_llama: Path, export: Export, tmp_pa
     assert theirs.chat_template == tokenizer.chat_template
 
 
+@pytest.mark.fault("E5")
 def test_the_same_export_gives_the_same_bytes(tiny_neox: Path, source: Any, tmp_path: Path) -> None:
     """E5."""
     for name in ("one", "two"):
@@ -83,12 +87,14 @@ def test_the_same_export_gives_the_same_bytes(tiny_neox: Path, source: Any, tmp_
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
+@pytest.mark.fault("E3")
 def test_a_file_mode_follows_the_umask(tiny_llama: Path, export: Export, tmp_path: Path) -> None:
     """E3."""
     export(tiny_llama, quant="q8_0", measure_logits=False)
     assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "gguf").iterdir()} == {"0o644"}
 
 
+@pytest.mark.fault("E4")
 def test_a_full_disk_is_told_before_anything_is_written(
     tiny_llama: Path, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +105,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     assert not list(tmp_path.glob("gguf*"))
 
 
+@pytest.mark.fault("E1", "C16")
 def test_a_damaged_file_is_not_committed(
     tiny_llama: Path, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,3 +243,18 @@ def test_a_source_without_a_template_still_becomes_gguf(
     assert report["texts"] > 100
     with pytest.raises(ModelError, match="no chat template"):
         export(folder, "ollama")
+
+
+def test_a_run_on_a_base_without_a_mapping_is_refused_before_it_is_merged(
+    tiny_folder: Any, tmp_path: Path
+) -> None:
+    base = tiny_folder("gemma")
+    files = find_base(BaseSpec(model=str(base)))
+    model = load_model(files, dtype="float32", quantization=QuantizationSpec(), device="cpu")
+    tuned = add_adapter(model, LoraSpec(rank=2), files.family, seed=1)
+    config = adapter_config(tuned, str(base))
+    save_adapter(tmp_path / "a", tensors=adapter_tensors(tuned), config=config, provenance={}, files={})
+    for kind in ("gguf", "ollama"):
+        with pytest.raises(ModelError, match=r"no GGUF mapping for 'gemma'"):
+            refuse_early(tmp_path / "a", ExportRequest(kind))
+    refuse_early(tmp_path / "a", ExportRequest("safetensors"))

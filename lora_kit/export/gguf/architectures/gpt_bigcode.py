@@ -3,7 +3,14 @@
 Facts: ``StarCoderModel`` in ``conversion/starcoder.py`` of github.com/ggml-org/llama.cpp.
 """
 
-from lora_kit.export.gguf.architecture import Architecture, Config, RowOrder, Scalar, heads_to_blocks
+from lora_kit.export.gguf.architecture import (
+    Architecture,
+    Config,
+    RowOrder,
+    Scalar,
+    activation_refusal,
+    heads_to_blocks,
+)
 
 
 def metadata(config: Config) -> dict[str, Scalar]:
@@ -28,10 +35,8 @@ def row_order(config: Config, name: str) -> RowOrder | None:
 
 def refusal(config: Config) -> str:
     """llama.cpp has one activation for it, and always scales by the size of a head."""
-    activation = config.get("activation_function", "gelu_pytorch_tanh")
-    if activation not in {"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"}:
-        return f"activation '{activation}' (llama.cpp has gelu)"
-    return "" if config.get("scale_attn_weights", True) else "attention that is not scaled"
+    own = "" if config.get("scale_attn_weights", True) else "attention that is not scaled"
+    return activation_refusal(config, "activation_function", "gelu") or own
 
 
 ARCHITECTURE = Architecture("starcoder", metadata, row_order, refusal)

@@ -9,9 +9,11 @@ from lora_kit.export.gguf.architecture import (
     Config,
     RowOrder,
     Scalar,
+    activation_refusal,
     heads_to_blocks,
     rotary,
     rotary_refusal,
+    sizes,
 )
 
 
@@ -20,11 +22,7 @@ def metadata(config: Config) -> dict[str, Scalar]:
     head = config["hidden_size"] // config["num_attention_heads"]
     share = config["rope_parameters"].get("partial_rotary_factor", 1.0)
     return {
-        "context_length": config["max_position_embeddings"],
-        "embedding_length": config["hidden_size"],
-        "block_count": config["num_hidden_layers"],
-        "feed_forward_length": config["intermediate_size"],
-        "attention.head_count": config["num_attention_heads"],
+        **sizes(config),
         "attention.layer_norm_epsilon": float(config["layer_norm_eps"]),
         "use_parallel_residual": bool(config["use_parallel_residual"]),
         "rope.dimension_count": int(share * head),
@@ -43,9 +41,7 @@ def refusal(config: Config) -> str:
     """llama.cpp has one activation for it, and insists on biases."""
     if not config.get("attention_bias", True):
         return "attention without biases (llama.cpp's gptneox has them)"
-    if config.get("hidden_act", "gelu") not in {"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"}:
-        return f"activation '{config['hidden_act']}' (llama.cpp has gelu)"
-    return rotary_refusal(config)
+    return activation_refusal(config, known="gelu") or rotary_refusal(config)
 
 
 ARCHITECTURE = Architecture("gptneox", metadata, row_order, refusal, needs_output=True)

@@ -13,32 +13,22 @@ from lora_kit.export.gguf.architecture import (
     Floats,
     RowOrder,
     Scalar,
+    activation_refusal,
     halves_to_pairs,
+    head_size,
+    rms_sizes,
     rotary,
     rotary_refusal,
+    window_refusal,
 )
-
-
-def head_size(config: Config) -> int:
-    """Rows of one head."""
-    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
 def metadata(config: Config) -> dict[str, Scalar]:
     """The numbers of the architecture."""
-    head = head_size(config)
     return {
         "vocab_size": config["vocab_size"],
-        "context_length": config["max_position_embeddings"],
-        "embedding_length": config["hidden_size"],
-        "block_count": config["num_hidden_layers"],
-        "feed_forward_length": config["intermediate_size"],
-        "attention.head_count": config["num_attention_heads"],
-        "attention.head_count_kv": config["num_key_value_heads"],
-        "attention.key_length": head,
-        "attention.value_length": head,
-        "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
-        "rope.dimension_count": head,
+        **rms_sizes(config),
+        "rope.dimension_count": head_size(config),
         **rotary(config),
     }
 
@@ -53,12 +43,8 @@ def row_order(config: Config, name: str) -> RowOrder | None:
 
 def refusal(config: Config) -> str:
     """llama.cpp's LLaMA has one activation, one attention window, and no yarn of ours."""
-    if config.get("hidden_act", "silu") != "silu":
-        return f"activation '{config['hidden_act']}' (llama.cpp has silu)"
-    window = config.get("sliding_window")
-    if window and window < config["max_position_embeddings"]:
-        return f"a sliding window of {window} tokens below the context of {config['max_position_embeddings']}"
-    return rotary_refusal(config, ("default", "linear", "llama3"))
+    own = activation_refusal(config) or window_refusal(config)
+    return own or rotary_refusal(config, ("default", "linear", "llama3"))
 
 
 def rotary_factors(config: Config) -> Floats | None:

@@ -3,19 +3,22 @@
 Facts: ``StableLMModel`` in ``conversion/stablelm.py`` of github.com/ggml-org/llama.cpp.
 """
 
-from lora_kit.export.gguf.architecture import Architecture, Config, Scalar, rotary, rotary_refusal
+from lora_kit.export.gguf.architecture import (
+    Architecture,
+    Config,
+    Scalar,
+    activation_refusal,
+    grouped_sizes,
+    rotary,
+    rotary_refusal,
+)
 
 
 def metadata(config: Config) -> dict[str, Scalar]:
     """The numbers of the architecture."""
     head = config["hidden_size"] // config["num_attention_heads"]
     return {
-        "context_length": config["max_position_embeddings"],
-        "embedding_length": config["hidden_size"],
-        "block_count": config["num_hidden_layers"],
-        "feed_forward_length": config["intermediate_size"],
-        "attention.head_count": config["num_attention_heads"],
-        "attention.head_count_kv": config["num_key_value_heads"],
+        **grouped_sizes(config),
         "attention.layer_norm_epsilon": float(config["layer_norm_eps"]),
         "use_parallel_residual": bool(config["use_parallel_residual"]),
         "rope.dimension_count": int(config["rope_parameters"]["partial_rotary_factor"] * head),
@@ -27,9 +30,7 @@ def refusal(config: Config) -> str:
     """The norms per head of StableLM 2 12B are not written."""
     if config.get("qk_layernorm"):
         return "query and key norms per head"
-    if config.get("hidden_act", "silu") != "silu":
-        return f"activation '{config['hidden_act']}' (llama.cpp has silu)"
-    return rotary_refusal(config)
+    return activation_refusal(config) or rotary_refusal(config)
 
 
 ARCHITECTURE = Architecture("stablelm", metadata, refusal=refusal, needs_output=True)

@@ -5,20 +5,17 @@ the other. The peak is the process's high-water mark, loading included.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from bench_train import SIDES, Figures, Side, parse, write
+from benches.figures import Figures, finish, header
+from benches.plots import Panel
+from benches.processes import Side
+from benches.train import MODULES, SIDES, job_of, parse
 
 
 def main(arguments: list[str]) -> int:
-    """Run the measurement, print a table, and write figures and a plot if asked to."""
+    """Run the measurement; print, write and draw what it found."""
     options = parse(arguments, "memory", __doc__)
-    figures = measure(options)
-    print(table(figures))
-    write(figures, options)
-    return 0
+    return finish(measure(options), options, table, panels)
 
 
 def measure(options: argparse.Namespace) -> Figures:
@@ -27,12 +24,13 @@ def measure(options: argparse.Namespace) -> Figures:
     ways |= {side: {} for side in SIDES if side in options.sides and side != "lora_kit"}
     peaks, speeds = {}, {}
     for name, changes in ways.items():
-        job = {key: getattr(options, key) for key in ("rows", "batch", "limit", "micro", "low", "base")}
-        side = Side(name.split()[0], job | changes | {"memory": True})
+        kind = name.split()[0]
+        side = Side(f"benches.{MODULES[kind]}", job_of(options) | changes | {"side": kind})
         steps = [side.step(number) for number in range(options.steps)]
         speeds[name] = sum(step["tokens"] for step in steps) / sum(step["seconds"] for step in steps)
         peaks[name] = side.close()["peak_bytes"]
-    return {"peak_bytes": peaks, "tokens_per_second": speeds}
+    libraries = ("torch", "transformers", "peft", "accelerate")
+    return {**header(*libraries), "peak_bytes": peaks, "tokens_per_second": speeds}
 
 
 def table(figures: Figures) -> str:
@@ -43,3 +41,8 @@ def table(figures: Figures) -> str:
         ratio = f"{peak / least:>17.1f}" if least else f"{'':17}"
         lines.append(f"{name:14}{peak / 1e9:>9.2f}{ratio}{figures['tokens_per_second'][name]:>10.1f}")
     return "\n".join(lines)
+
+
+def panels(figures: Figures) -> list[Panel]:
+    """Draw the peak of each way."""
+    return [Panel("peak memory, GB", {name: [peak / 1e9] for name, peak in figures["peak_bytes"].items()})]

@@ -10,21 +10,16 @@ that the line says the step took.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from bench_data import BASE
+from benches.figures import ROOT, ROWS, Figures, finish, header, new_parser
+from benches.plots import Panel
 
-ROOT = Path(__file__).resolve().parents[1]
-ROWS = ROOT.parent / "shared" / "data" / "train" / "alpaca_en_demo.json"
 BARE = """
 import sys
 import torch
@@ -33,24 +28,18 @@ AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 """
 SIDES = ("bare", "fresh", "again")
 WAIT_SECONDS = 600.0
-Figures = dict[str, Any]
 
 
 def main(arguments: list[str]) -> int:
-    """Run the measurement, print a table, and write the figures if asked to."""
-    parser = argparse.ArgumentParser(prog="scripts/bench startup", description=__doc__)
+    """Run the measurement; print, write and draw what it found."""
+    parser = new_parser("startup", __doc__)
     parser.add_argument("--rows", type=Path, default=ROWS, help="Alpaca rows as JSON")
     parser.add_argument("--count", type=int, default=1000, help="how many of them (1000)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side takes its turn (3)")
-    parser.add_argument("--base", default=BASE, help="a folder, hub id or package:...")
-    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="lora-kit-bench-") as folder:
         figures = measure(options, Path(folder))
-    print(table(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-    return 0
+    return finish(figures, options, table, panels)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Figures:
@@ -73,9 +62,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Figures:
         for side in SIDES[1:]
     }
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
+        **header("torch", "transformers", "peft"),
         "rows": len(rows),
         "base": options.base,
         "runs": runs,
@@ -100,6 +87,12 @@ def table(figures: Figures) -> str:
         ratio = figures["ratio"].get(side, 1.0)
         lines.append(f"{names[side]:28}{seconds:>9.1f}{cpu:>9.1f}{ratio:>9.2f}")
     return "\n".join(lines)
+
+
+def panels(figures: Figures) -> list[Panel]:
+    """Draw the time of each side."""
+    runs = figures["runs"].items()
+    return [Panel("seconds to the first step", {side: [run["seconds"] for run in own] for side, own in runs})]
 
 
 def write_recipe(home: Path, base: Path, rows: list[Figures], *, salt: str) -> None:

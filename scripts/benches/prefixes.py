@@ -8,40 +8,24 @@ last ones, so that targets stay). The ratio within a pair counts, not the second
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from bench_data import BASE
-
-ROOT = Path(__file__).resolve().parents[1]
-ROWS = ROOT.parent / "shared" / "data" / "train" / "alpaca_en_demo.json"
-Figures = dict[str, Any]
+from benches.figures import Figures, as_text, finish, header, new_parser
+from benches.one_process import add_options, encoded, stepper
+from benches.plots import Panel
 
 
 def main(arguments: list[str]) -> int:
-    """Run the measurement, print a table, and write the figures if asked to."""
-    parser = argparse.ArgumentParser(prog="scripts/bench prefixes", description=__doc__)
-    parser.add_argument("--rows", type=Path, default=ROWS, help="Alpaca rows as JSON")
-    parser.add_argument("--count", type=int, default=16, help="how many of them (16)")
-    parser.add_argument("--batch-size", type=int, default=8, help="rows in a step (8)")
-    parser.add_argument("--tokens", type=int, default=1024, help="as train.micro_batch_tokens (1024)")
+    """Run the measurement; print, write and draw what it found."""
+    parser = new_parser("prefixes", __doc__)
+    add_options(parser)
     parser.add_argument("--context", type=int, default=600, help="tokens of the shared context (600)")
     parser.add_argument("--own", type=int, default=100, help="most tokens of a row behind a context (100)")
-    parser.add_argument("--base", default=BASE, help="a folder, hub id or package:...")
-    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
-    figures = measure(options)
-    print(table(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-    return 0
+    return finish(measure(options), options, table, panels)
 
 
 def measure(options: argparse.Namespace) -> Figures:
@@ -59,10 +43,8 @@ def measure(options: argparse.Namespace) -> Figures:
     sets = {"alpaca": alpaca, "context": _behind(text[: options.context], alpaca, options.own)}
     step = stepper(files).step
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
-        "options": {name: str(value) for name, value in vars(options).items()},
+        **header("torch", "transformers", "peft"),
+        "options": as_text(options),
         "sets": {name: _compare(step, rows, options) for name, rows in sets.items()},
     }
 
@@ -79,38 +61,6 @@ def _behind(context: Sequence[int], rows: Sequence[Any], own: int) -> list[Any]:
         )
         for row in rows
     ]
-
-
-def encoded(folder: Path, options: argparse.Namespace) -> list[Any]:
-    """Return the first rows as training has them."""
-    from lora_kit.data.open_encoder import open_encoder
-    from lora_kit.data.types import Conversation, Message
-
-    encoder = open_encoder(folder, "model", None)
-    rows = json.loads(options.rows.read_text("utf-8"))[: options.count]
-    turns = [
-        (Message("user", row["instruction"], row.get("input", "")), Message("assistant", row["output"]))
-        for row in rows
-    ]
-    return [encoder.encode(Conversation(turn, f"{options.rows.name}:{n}")) for n, turn in enumerate(turns, 1)]
-
-
-def stepper(files: Any, method: str = "none") -> Any:  # noqa: ANN401
-    """Load base, adapter and optimizer into what makes a step of micro-batches."""
-    from lora_kit.model.adapter_inject import add_adapter
-    from lora_kit.model.load import load_model
-    from lora_kit.recipe.schema import LoraSpec, QuantizationSpec, TrainSpec
-    from lora_kit.train.optim import build_optimizer, trainable_parameters
-    from lora_kit.train.runtime import build_accelerator
-    from lora_kit.train.step import Stepper
-
-    model = load_model(files, dtype="float32", quantization=QuantizationSpec(method=method), device="cpu")
-    adapted = add_adapter(model, LoraSpec(), files.family, seed=0)
-    parameters = trainable_parameters(adapted)
-    optimizer = build_optimizer(parameters, TrainSpec())
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0  # both sides compute the same loss at every step
-    return Stepper(adapted, list(parameters.values()), optimizer, build_accelerator("cpu"), 1.0)
 
 
 def _compare(step: Callable[[list[Any]], Any], rows: list[Any], options: argparse.Namespace) -> Figures:
@@ -164,3 +114,8 @@ def table(figures: Figures) -> str:
             f"{found['ratio']:>7.2f}  {found['loss_difference']:.1e}"
         )
     return "\n".join(lines)
+
+
+def panels(figures: Figures) -> list[Panel]:
+    """Draw the time of each kind of rows."""
+    return [Panel(f"{name}: seconds a step", found["seconds"]) for name, found in figures["sets"].items()]

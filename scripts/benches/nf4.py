@@ -6,38 +6,23 @@ within a pair counts, not the seconds.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from bench_data import BASE
-from bench_prefixes import ROWS, encoded, stepper
+from benches.figures import Figures, as_text, finish, header, new_parser
+from benches.one_process import add_options, encoded, stepper
+from benches.plots import Panel
 
-Figures = dict[str, Any]
 SIDES = {"float32": "none", "nf4": "nf4"}
 
 
 def main(arguments: list[str]) -> int:
-    """Run the measurement, print a table, and write the figures if asked to."""
-    parser = argparse.ArgumentParser(prog="scripts/bench nf4", description=__doc__)
-    parser.add_argument("--rows", type=Path, default=ROWS, help="Alpaca rows as JSON")
-    parser.add_argument("--count", type=int, default=16, help="how many of them (16)")
-    parser.add_argument("--batch-size", type=int, default=8, help="rows in a step (8)")
-    parser.add_argument("--tokens", type=int, default=1024, help="as train.micro_batch_tokens (1024)")
-    parser.add_argument("--base", default=BASE, help="a folder, hub id or package:...")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    """Run the measurement; print, write and draw what it found."""
+    parser = new_parser("nf4", __doc__)
+    add_options(parser)
     options = parser.parse_args(arguments)
-    figures = measure(options)
-    print(table(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-    return 0
+    return finish(measure(options), options, table, panels)
 
 
 def measure(options: argparse.Namespace) -> Figures:
@@ -65,10 +50,8 @@ def measure(options: argparse.Namespace) -> Figures:
             seconds[side].append(time.perf_counter() - began)
     ratios = [slow / quick for quick, slow in zip(*seconds.values(), strict=True)]
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes")},
-        "options": {name: str(value) for name, value in vars(options).items()},
+        **header("torch", "transformers", "peft", "bitsandbytes"),
+        "options": as_text(options),
         "tokens": sum(len(row.input_ids) for row in rows),
         "seconds": seconds,
         "ratios": ratios,
@@ -98,3 +81,11 @@ def table(figures: Figures) -> str:
     shares = f"step time {figures['ratio']:.2f}, model memory {figures['memory_share']:.0%}"
     lines.append(f"nf4 / float32: {shares}")
     return "\n".join(lines)
+
+
+def panels(figures: Figures) -> list[Panel]:
+    """Draw time and memory of both."""
+    return [
+        Panel("seconds a step", figures["seconds"]),
+        Panel("model memory, MB", {side: [size / 1e6] for side, size in figures["model_bytes"].items()}),
+    ]
