@@ -54,6 +54,8 @@ class RichObserver:
             f"loss {record.loss:.4f}  {record.tokens_per_second:.0f} tokens/s  "
             f"{record.peak_memory_bytes / 1e9:.1f} GB"
         )
+        if record.shared_tokens:
+            text += f"  {record.shared_tokens / record.total_tokens:.0%} shared"
         if record.validation_loss is not None:
             self._say(f"  step {record.step}: validation loss {record.validation_loss:.4f}")
         self._advance(record.step, text, self._eta(record.step))

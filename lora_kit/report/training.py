@@ -27,6 +27,7 @@ def training_facts(facts: RunFacts) -> Facts:
         ("Validation loss", _loss(state.get("validation_loss"))),
         ("Trained tokens", _total(facts, "trained_tokens")),
         ("All tokens", _total(facts, "total_tokens")),
+        ("Computed with another row's beginning", _shared(facts)),
         ("Time in steps", _seconds(facts)),
         ("Speed", f"{number(median(speeds))} tokens/s (median)" if speeds else None),
         ("Peak memory", size(max(peaks)) if peaks else None),
@@ -106,6 +107,13 @@ def _loss(value: object) -> str | None:
 def _total(facts: RunFacts, key: str) -> str | None:
     points = series(facts.steps, key)
     return number(sum(value for _, value in points)) if points else None
+
+
+def _shared(facts: RunFacts) -> str | None:
+    """What rows of a micro-batch had in common at their beginning, and was computed once."""
+    shared = sum(value for _, value in series(facts.steps, "shared_tokens"))
+    total = sum(value for _, value in series(facts.steps, "total_tokens"))
+    return f"{number(shared)} tokens ({shared / total:.0%})".replace("%", " %") if shared and total else None
 
 
 def _seconds(facts: RunFacts) -> str | None:

@@ -41,6 +41,14 @@ def test_lines_outside_of_a_terminal(clock: list[float]) -> None:
     assert "  step 4: checkpoint committed" in lines
 
 
+def test_what_rows_share_is_told(clock: list[float]) -> None:
+    text = io.StringIO()
+    observer = RichObserver(Console(file=text, width=200))
+    observer.started(step=0, steps=1, notes=[])
+    observer.stepped(record(1)._replace(total_tokens=200, shared_tokens=50))
+    assert "1.5 GB  25% shared" in text.getvalue()
+
+
 def test_time_left_of_counted_work(clock: list[float]) -> None:
     text = io.StringIO()
     observer = RichObserver(Console(file=text, width=200))

@@ -41,7 +41,7 @@ def test_the_fused_forward_of_the_base_is_bitsandbytes_bit_for_bit(four_bit: Any
     model = four_bit()
     x = torch.randn(50, 64)
     for layer in model.model.layers:
-        for part in fused_llama._parts(layer):
+        for part in fused_llama.parts_of(layer):
             if part.bases[0].in_features == 64:
                 found, _ = lora_ops.project(part, [], x)
                 assert torch.equal(found, torch.cat([base(x) for base in part.bases], 1))

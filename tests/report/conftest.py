@@ -86,7 +86,7 @@ def write_metrics(run: RunDir, losses: Sequence[float], validate_every: int = 4)
     for step, loss in enumerate(losses, start=1):
         validation = loss + 0.1 if step % validate_every == 0 else None
         rows = (f"rows.jsonl:{step}",)
-        record = StepRecord(step, 0, loss, 1e-3, 0.5, 40, 100, rows, 2.0, 50.0, 10**9, validation)
+        record = StepRecord(step, 0, loss, 1e-3, 0.5, 40, 100, rows, 2.0, 50.0, 10**9, validation, 25)
         log.append(record.to_json())
     log.close()
 

@@ -85,6 +85,7 @@ def test_every_part_is_on_both_pages(full_run: RunDir) -> None:
         "2.250 → 0.128",  # training loss, means of first and last two steps
         "0.250 nats per token",
         "50 tokens/s (median)",
+        "600 tokens (25 %)",  # shared beginnings
         "1.0 GB",
         "48.0 s",
         "dropped: overlong",
