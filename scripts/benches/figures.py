@@ -35,11 +35,11 @@ def new_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 def _plot_file(text: str) -> Path:
     """Say before the measurement, not after it, that there is nothing to draw with."""
-    if find_spec("matplotlib") is None:
-        raise argparse.ArgumentTypeError(f"needs matplotlib: {INSTALL}")
     path = Path(text)
     if path.suffix not in {".svg", ".png"}:
         raise argparse.ArgumentTypeError(f"{text} ends in neither .svg nor .png")
+    if find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError(f"needs matplotlib: {INSTALL}")
     return path
 
 
