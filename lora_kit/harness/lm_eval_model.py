@@ -23,6 +23,7 @@ from lora_kit.data.encode import Encoder
 from lora_kit.data.tokenizer_variants import Place
 from lora_kit.errors import DataError, ModelError
 from lora_kit.harness.engine import Progress
+from lora_kit.model.bare import bare_model
 from lora_kit.model.context import context_tokens
 from lora_kit.model.generate import start_decoding
 
@@ -184,7 +185,7 @@ class LmEvalModel(TemplateLM):
             ids[at, : len(row) - 1] = torch.tensor(row[:-1])
             mask[at, : len(row) - 1] = 1
         with self._side():
-            base = self._model.get_base_model() if isinstance(self._model, PeftModel) else self._model
+            base = bare_model(self._model)
             states = base.base_model(
                 input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
             ).last_hidden_state

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lora_kit.data.encode import Encoder
-from lora_kit.data.types import Conversation
+from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import DataError, Problem
 from lora_kit.harness.engine import Generation
 
@@ -28,6 +28,19 @@ def check_room(name: str, context: int | None, sizes: Sequence[tuple[int, str]])
     ]
     if problems:
         raise DataError.collect(problems[:SHOWN_PROBLEMS])
+
+
+def prompt_rows(
+    name: str, context: int, encoder: Encoder, prompts: Sequence[Sequence[Message]]
+) -> list[list[int]]:
+    """Encode prompts, each of which must leave room for one token; arguments as for :func:`check_room`.
+
+    Raises:
+        DataError: Some don't; each is named by its number.
+    """
+    rows = encoder.encode_prompts(prompts)
+    check_room(name, context, [(len(row) + 1, f"prompt {number}") for number, row in enumerate(rows, 1)])
+    return rows
 
 
 def cut_answer(encoder: Encoder, ids: Sequence[int]) -> Generation:

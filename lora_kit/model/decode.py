@@ -19,6 +19,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
 from lora_kit.model.attention import ON_THE_MASK
+from lora_kit.model.bare import bare_model
 from lora_kit.model.kv_cache import KeyValueCache, Span
 
 CACHED_ATTENTION = "lora_kit_cached"
@@ -43,7 +44,7 @@ def read(
     Returns:
         Scores ``(rows, V)`` of the token after each row.
     """
-    base = _base(model)
+    base = bare_model(model)
     if base.config.model_type in ALIBI and len(spans) > 1:
         rows = zip(tokens, spans, strict=True)
         return torch.cat([read(model, cache, [row], [span]) for row, span in rows])
@@ -69,7 +70,7 @@ def step(
     Returns:
         Scores ``(B, V)`` of the token after.
     """
-    base = _base(model)
+    base = bare_model(model)
     cache.announce_step(lengths, base.device)
     ids = torch.tensor(tokens, device=base.device)[:, None]
     assert cache.lengths is not None
@@ -104,11 +105,6 @@ def _linear(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     flat = x.reshape(rows, -1).t()
     out = torch.mm(weight, flat) if bias is None else torch.addmm(bias[:, None], weight, flat)
     return out.t().unflatten(0, x.shape[:-1])
-
-
-def _base(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
-    return base
 
 
 def _scores(base: PreTrainedModel, hidden: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from lora_kit.model.bare import bare_model
 from lora_kit.model.machine import autocast_type, machine_of
 from lora_kit.model.offload import offloaded
 from lora_kit.model.trunk_cache import TrunkCache
@@ -50,18 +52,20 @@ def engine_of(base: PreTrainedModel) -> Engine:
 
 def keep_trunk(model: PreTrainedModel | PeftModel, trunk: TrunkCache) -> None:
     """Let every forward pass of a model start from the kept output of its frozen layers."""
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
-    setattr(base, PLACE, replace(engine_of(base), trunk=trunk))
+    _remember(bare_model(model), trunk=trunk)
 
 
 def offload_activations(model: PreTrainedModel | PeftModel) -> None:
     """Let what a forward pass saves for the backward pass wait in the host's memory."""
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
-    setattr(base, PLACE, replace(engine_of(base), offload=True))
+    _remember(bare_model(model), offload=True)
 
 
 def choose_number_type(model: PreTrainedModel | PeftModel) -> None:
     """Let a bfloat16 base on a GPU make its products in bfloat16, and the adapters' too."""
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = bare_model(model)
     chosen = autocast_type(machine_of(base.device), base.get_input_embeddings().weight.dtype)
-    setattr(base, PLACE, replace(engine_of(base), autocast=chosen))
+    _remember(base, autocast=chosen)
+
+
+def _remember(base: PreTrainedModel, **changes: Any) -> None:  # noqa: ANN401 - Engine's fields
+    setattr(base, PLACE, replace(engine_of(base), **changes))

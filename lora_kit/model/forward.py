@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from lora_kit.model import fused_llama
 from lora_kit.model.attention import segment_arguments
+from lora_kit.model.bare import bare_model
 from lora_kit.model.batch import TokenBatch
 from lora_kit.model.engine import running
 from lora_kit.model.loss import sum_of_nats, target_nats
@@ -47,7 +48,7 @@ def example_nats(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tenso
 
 def _states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> tuple[Tensor, nn.Linear]:
     """Return the states that predict the targets, (N, H), and the head."""
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = bare_model(model)
     with running(base) as engine:
         entering = engine.trunk.entering(batch) if engine.trunk else None
         return _decoded(base, batch, entering), base.get_output_embeddings()

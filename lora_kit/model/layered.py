@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lora_kit.errors import ModelError
 from lora_kit.model.adapter_inject import attach_adapter
+from lora_kit.model.bare import bare_model
 from lora_kit.model.base import BaseFiles
 from lora_kit.model.folder import check_folder
 from lora_kit.model.lora_ops import ADAPTER
@@ -54,7 +54,7 @@ def layered_model(
         model = attach_adapter(bare, *adapter)
         for module in model.modules():  # lora_ops would pack weights into matrices that stay in memory
             vars(module).pop("forward", None)
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = bare_model(model)
     for path, module in base.named_modules():
         if any(p is not None and p.is_meta for p in module._parameters.values()):  # noqa: SLF001 - own ones only
             sources = {

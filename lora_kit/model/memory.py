@@ -11,13 +11,15 @@ import sys
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from lora_kit.model.bare import bare_model
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_... of glibc's malloc.h
 _KEEP_BYTES = 1 << 30
 
 
 def recompute_layers(model: PreTrainedModel | PeftModel) -> None:
     """Keep only the inputs of a model's decoder layers from the forward pass to the backward pass."""
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = bare_model(model)
     base.activation_checkpointing_enable({"use_reentrant": False})
 
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from lora_kit.errors import ModelError
 from lora_kit.model import fused_llama
 from lora_kit.model.attention import segment_arguments
+from lora_kit.model.bare import bare_model
 
 KEY = "engine.trunk_cache"
 # Of a base itself: transformers' names in the configs of all families.
@@ -86,7 +87,7 @@ def find_trunk(model: PreTrainedModel | PeftModel, *, flattened: bool) -> Trunk:
     Raises:
         ModelError: The lowest layer has an adapter, or the base has dropout of its own.
     """
-    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = bare_model(model)
     layers = layers_of(base)[1]
     trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
     depth = trained.index(True) if True in trained else 0

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_kit.model import fused_llama
+from lora_kit.model.bare import bare_model
 from lora_kit.model.lora_ops import Projections
 
 MAPS = Path("/proc/self/maps")
@@ -72,12 +73,12 @@ def _within(tensor: Tensor, mapped: Ranges) -> bool:
 
 def _packed_together(model: PreTrainedModel | PeftModel) -> Iterator[Projections]:
     """Yield the products that a training step will pack, in the order of the layers."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = bare_model(model)
     if fused_llama.fits(base):
         for layer in base.model.layers:
             yield from (part for part in fused_llama.parts_of(layer) if part.adapters())
         return
     for layer in base.modules():
         part = getattr(layer, "lora_kit_projections", None)
-        if isinstance(part, Projections) and isinstance(layer, nn.Module):
+        if isinstance(part, Projections):
             yield part

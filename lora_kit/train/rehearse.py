@@ -20,6 +20,7 @@ from lora_kit.data.layout import Layout
 from lora_kit.data.row_file import Examples
 from lora_kit.data.types import Example
 from lora_kit.errors import RecipeError
+from lora_kit.model.bare import bare_model
 from lora_kit.model.engine import engine_of
 from lora_kit.train.budget import TokenBudget
 from lora_kit.train.job import TrainJob
@@ -183,7 +184,7 @@ def settle_budget(job: TrainJob, layout: Layout, stepper: Stepper, observer: Obs
         return TokenBudget(asked)
     observer.phase("finding train.micro_batch_tokens" if asked == "auto" else "measuring the heaviest step")
     rehearsal = Rehearsal(*_rows(job), layout, stepper)
-    if engine_of(job.model.get_base_model()).trunk:
+    if engine_of(bare_model(job.model)).trunk:
         _fill_trunk(job, rehearsal)
     budget = _found(rehearsal, limit, observer) if asked == "auto" else TokenBudget(asked, origin={})
     if limit is not None:

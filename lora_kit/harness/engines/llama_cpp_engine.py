@@ -21,7 +21,7 @@ from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import ModelError
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
 from lora_kit.harness.extras import import_extra
-from lora_kit.harness.token_engine import check_room, cut_answer
+from lora_kit.harness.token_engine import cut_answer, prompt_rows
 
 MODULE, EXTRA, LIBRARY = "llama_cpp", "llama", "llama-cpp-python"
 MAGIC = b"GGUF"
@@ -66,9 +66,8 @@ class LlamaCppEngine:
         Raises:
             DataError: A prompt leaves no room for an answer.
         """
-        rows = self._encoder.encode_prompts(prompts)
         context = int(self._llama.n_ctx())
-        check_room(self.name, context, [(len(row) + 1, f"prompt {at + 1}") for at, row in enumerate(rows)])
+        rows = prompt_rows(self.name, context, self._encoder, prompts)
         for index, row in enumerate(rows):
             yield index, self._answer(row, min(max_new_tokens, context - len(row)))
 

@@ -19,7 +19,7 @@ from lora_kit.data.types import Conversation, Message
 from lora_kit.errors import ModelError, Problem
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
 from lora_kit.harness.extras import import_extra
-from lora_kit.harness.token_engine import answer_bytes, check_room, cut_answer
+from lora_kit.harness.token_engine import answer_bytes, check_room, cut_answer, prompt_rows
 
 MODULE, EXTRA = "vllm", "vllm"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for max_lora_rank
@@ -75,9 +75,8 @@ class VllmEngine:
         Raises:
             DataError: A prompt leaves no room for an answer.
         """
-        rows = self._encoder.encode_prompts(prompts)
         context = self._context
-        check_room(self.name, context, [(len(row) + 1, f"prompt {at + 1}") for at, row in enumerate(rows)])
+        rows = prompt_rows(self.name, context, self._encoder, prompts)
         settings = [
             self._vllm.SamplingParams(
                 temperature=0.0,
