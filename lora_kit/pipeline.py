@@ -15,6 +15,8 @@ from lora_kit.artifacts.commit import write_json
 from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.assemble import AdapterParts, find_adapter, merged_provenance
+from lora_kit.audit.duration import READING
+from lora_kit.audit.fresh import audit_run
 from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.exporter import ExportOptions, ExportRequest
@@ -31,18 +33,33 @@ from lora_kit.model.base import find_base
 from lora_kit.recipe.load import load_resolved
 from lora_kit.recipe.schema import BaseSpec, EvaluateSpec, Recipe
 from lora_kit.report.write import write_report
+from lora_kit.train.clock import Session, now
+from lora_kit.train.deadline_record import close_deadline
+from lora_kit.train.job import Foretold, Known
 from lora_kit.train.observe import Observer
 from lora_kit.train_run import train_recipe
 
 Progress = Callable[[int, int], None]
+CHARACTERS_PER_TOKEN = 3  # at least, in prompts
+MERGED_BYTES_PER_SECOND = 50e6  # of the base: read, added to, written, hashed, compared; assumed
 
 
 def run_recipe(
-    recipe: Recipe, run_path: Path, observer: Observer, *, allow_inexact: bool = False
+    recipe: Recipe,
+    run_path: Path,
+    observer: Observer,
+    *,
+    allow_inexact: bool = False,
+    session: Session | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate on the recipe's suites, merge, report; what is finished is not done again."""
-    run = RunDir(run_path.absolute())
-    state = train_recipe(recipe, run_path, observer, allow_inexact=allow_inexact)
+    run, session = RunDir(run_path.absolute()), session or Session(now())
+    later = _later_seconds(recipe) if recipe.train.has_deadline else None
+    state = train_recipe(
+        recipe, run_path, observer, allow_inexact=allow_inexact, session=session, afterwards=later
+    )
+    if recipe.engine.audit == "on":
+        _audit(run, observer)
     nothing_to_do = True
     for name in recipe.evaluate.suites:
         if not _is_current(run, load_suite(name), recipe.evaluate):
@@ -51,6 +68,7 @@ def run_recipe(
     if not run.merged.is_dir():
         merge_run(run_path, observer)
         nothing_to_do = False
+    close_deadline(run, session)
     write_report(run)
     return {
         "run": str(run_path),
@@ -58,6 +76,38 @@ def run_recipe(
         "report": str(run.report_html),
         "nothing_to_do": nothing_to_do,
     }
+
+
+def _later_seconds(recipe: Recipe) -> Foretold:
+    """Foretell evaluation, merge and report.
+
+    As if every answer were as long as it may be, and each suite and the merge opened the model anew.
+    """
+    spec = recipe.evaluate
+    suites = [load_suite(name) for name in spec.suites]
+    weights = sum(file.stat().st_size for file in find_base(recipe.base).folder.glob("*.safetensors"))
+    characters = sum(
+        len(message.content) for suite in suites for item in suite.items for message in item.messages
+    )
+    batches = sum(-(-len(suite.items) // spec.batch_size) for suite in suites)
+    answers = sum(len(suite.items) for suite in suites) * spec.max_new_tokens
+    merge = weights / MERGED_BYTES_PER_SECOND
+
+    def seconds(known: Known) -> float:
+        reading = batches * spec.max_new_tokens * weights / READING["cpu"]
+        evaluation = 2 * (known.token_seconds * (characters / CHARACTERS_PER_TOKEN + answers) + reading)
+        return evaluation + merge + (len(suites) + 1) * known.starting_seconds
+
+    return seconds
+
+
+def _audit(run: RunDir, observer: Observer) -> None:
+    """Audit the adapter; one that fails is not worth judging or merging, but a report."""
+    try:
+        audit_run(run, observer)
+    except ModelError:
+        write_report(run)
+        raise
 
 
 def _is_current(run: RunDir, suite: Suite, spec: EvaluateSpec) -> bool:

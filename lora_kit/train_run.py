@@ -1,14 +1,17 @@
 """Recipe -> data -> training -> adapter: the first half of the pipeline, which ends in ``RUN/adapter``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from lora_kit.artifacts.adapter import save_adapter
+from lora_kit.artifacts.checkpoint import saved_steps
 from lora_kit.artifacts.commit import write_file, write_json
 from lora_kit.artifacts.disk import require_free
 from lora_kit.artifacts.manifest import read_object
@@ -16,6 +19,9 @@ from lora_kit.artifacts.metrics_log import stable_digest
 from lora_kit.artifacts.model_card import model_card
 from lora_kit.artifacts.run_dir import RunDir, open_run
 from lora_kit.assemble import tokenizer_files
+from lora_kit.audit.duration import audit_seconds
+from lora_kit.audit.held_out import measured_sample
+from lora_kit.audit.start import audit_start
 from lora_kit.data.encode import Encoder
 from lora_kit.data.encode_rows import Progress
 from lora_kit.data.open_encoder import open_encoder
@@ -30,13 +36,17 @@ from lora_kit.model.context import check_longest
 from lora_kit.model.engine import choose_number_type, offload_activations
 from lora_kit.model.load import check_vocabulary, load_model
 from lora_kit.model.memory import keep_freed_memory, recompute_layers
+from lora_kit.model.predict_memory import predict_memory
+from lora_kit.model.token_rows import token_ids
 from lora_kit.model.unmap import own_weights
 from lora_kit.recipe.fingerprint import recipe_fingerprint, training_fingerprint
 from lora_kit.recipe.load import dump_recipe, load_resolved, portable
 from lora_kit.recipe.schema import Recipe
 from lora_kit.recipe.sizes import parse_size
+from lora_kit.train.clock import Session, now
+from lora_kit.train.deadline_record import close_deadline
 from lora_kit.train.frozen_trunk import use_trunk_cache
-from lora_kit.train.job import TrainJob, TrainResult
+from lora_kit.train.job import Foretold, TrainJob, TrainResult, deadline_of
 from lora_kit.train.loop import train
 from lora_kit.train.observe import Observer
 from lora_kit.train.plan import plan_training
@@ -45,9 +55,23 @@ from lora_kit.train.trackers import require_trackers, tracked
 
 
 def train_recipe(
-    recipe: Recipe, run_path: Path, observer: Observer, *, allow_inexact: bool = False
+    recipe: Recipe,
+    run_path: Path,
+    observer: Observer,
+    *,
+    allow_inexact: bool = False,
+    session: Session | None = None,
+    afterwards: Foretold | None = None,
 ) -> dict[str, Any]:
     """Train, or go on with a run that was cut, or say that it is finished.
+
+    Args:
+        recipe: The recipe.
+        run_path: Its run directory.
+        observer: Whom to tell.
+        allow_inexact: Go on with other versions, threads or hardware.
+        session: Where a deadline's time comes from; None if it begins to count now.
+        afterwards: Foretells the seconds of what comes after training and the adapter's audit.
 
     Returns:
         The run's state as written to run.json.
@@ -55,7 +79,7 @@ def train_recipe(
     Raises:
         LoraKitError: Any of its kinds; what was committed before stays.
     """
-    run = open_run(run_path)
+    run, session = open_run(run_path), session or Session(now())
     with run.lock():
         state = run.read_state()
         _same_recipe(run, recipe)
@@ -65,8 +89,17 @@ def train_recipe(
         started = state.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
         run.update_state(status="running", name=recipe.name, started=started)
         write_file(run.recipe, dump_recipe(recipe).encode())
-        inputs = _prepare(recipe, run, observer)
-        job = _build_job(recipe, run, inputs, observer)
+        with ThreadPoolExecutor(1) as beside:  # encoding waits for disk and tokenizer, loading for disk
+            inputs, model = _prepare(recipe, run, observer, beside)
+            observer.phase("loading the model")
+            job = build_job(recipe, run, inputs, observer, model.result())
+        later = [audit_seconds(job)] if recipe.engine.audit == "on" else []
+        later += [afterwards] if afterwards else []
+        deadline = deadline_of(recipe.train, session, lambda known: sum(one(known) for one in later))
+        job = replace(job, deadline=deadline)
+        session.starting = session.clock() - session.began
+        if recipe.engine.audit == "on" and not saved_steps(run):
+            audit_start(job, inputs.encoder, predict_memory(recipe, inputs.files.config), observer)
         with tracked(
             observer,
             recipe.engine.trackers,
@@ -81,7 +114,8 @@ def train_recipe(
                 on_failed=lambda error: _save_last_good(recipe, inputs, job, error),
             )
         observer.phase("saving the adapter")
-        _save(recipe, inputs, job, result, run.adapter)
+        sample = measured_sample(job, result.tensors) if recipe.engine.audit == "on" else None
+        _save(recipe, inputs, job, result, run.adapter, sample)
         run.update_state(
             status="finished",
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,6 +124,7 @@ def train_recipe(
             validation_loss=result.validation_loss,
             inexact=list(result.inexact),
         )
+        close_deadline(run, session)
         return run.read_state()
 
 
@@ -141,28 +176,42 @@ def open_inputs(
     return Inputs(files, encoder, data)
 
 
-def _prepare(recipe: Recipe, run: RunDir, observer: Observer) -> Inputs:
+def open_model(recipe: Recipe, files: BaseFiles) -> PreTrainedModel:
+    """Load a recipe's base, on its device and in its number type."""
+    return load_model(
+        files, dtype=recipe.base.dtype, quantization=recipe.quantization, device=recipe.train.device
+    )
+
+
+def _prepare(
+    recipe: Recipe, run: RunDir, observer: Observer, beside: Executor
+) -> tuple[Inputs, Future[PreTrainedModel]]:
+    """Prepare the rows while ``beside`` loads the model."""
     observer.phase(f"finding the base {recipe.base.model}")
     files = run_base(recipe, run)
     run.update_state(base_revision=files.revision)
+    model = beside.submit(open_model, recipe, files)
     observer.phase(f"reading {recipe.data.train}")
     suites = suite_texts(recipe.evaluate.suites)
     inputs = open_inputs(recipe, files, suites=suites, on_progress=observer.progress)
     report = inputs.data.report.to_json()
     refuse_changed(read_object(run.data_report) if run.data_report.is_file() else {}, report)
     write_json(run.data_report, report)
-    return inputs
+    return inputs, model
 
 
-def _build_job(recipe: Recipe, run: RunDir, inputs: Inputs, observer: Observer) -> TrainJob:
-    observer.phase("loading the model")
+def build_job(
+    recipe: Recipe, run: RunDir, inputs: Inputs, observer: Observer, model: PreTrainedModel
+) -> TrainJob:
+    """Put the adapter on a model that is loaded, and plan its training."""
     family = inputs.files.family
-    model = load_model(
-        inputs.files, dtype=recipe.base.dtype, quantization=recipe.quantization, device=recipe.train.device
-    )
-    check_vocabulary(inputs.files, inputs.encoder.tokenizer.hf.get_vocab())
+    vocabulary = inputs.encoder.tokenizer.hf.get_vocab()
+    check_vocabulary(inputs.files, vocabulary)
     check_longest(model.config, int((inputs.data.train + inputs.data.validation).lengths.max(initial=0)))
-    adapted = add_adapter(model, recipe.lora, family, seed=recipe.train.seed)
+    tokens = token_ids(recipe.lora.train_tokens, vocabulary)
+    adapted = add_adapter(
+        model, recipe.lora, family, seed=recipe.train.seed, files=inputs.files, tokens=tokens
+    )
     own_weights(adapted)
     keep_freed_memory()
     _apply_engine(recipe, inputs, adapted, observer)
@@ -225,7 +274,14 @@ def _save_last_good(recipe: Recipe, inputs: Inputs, job: TrainJob, error: LoraKi
         job.run.update_state(status="diverged")
 
 
-def _save(recipe: Recipe, inputs: Inputs, job: TrainJob, result: TrainResult, folder: Path) -> None:
+def _save(
+    recipe: Recipe,
+    inputs: Inputs,
+    job: TrainJob,
+    result: TrainResult,
+    folder: Path,
+    sample: dict[str, Any] | None = None,
+) -> None:
     """Write the adapter in PEFT's format, with all that is needed to use and to trust it."""
     files = tokenizer_files(inputs.files.folder)
     own = recipe.data.template.endswith(".jinja")
@@ -248,6 +304,7 @@ def _save(recipe: Recipe, inputs: Inputs, job: TrainJob, result: TrainResult, fo
         "step": result.step,
         "steps": result.steps,
         "validation_loss": result.validation_loss,
+        "sample": sample,
         "inexact": list(result.inexact),
         "metrics_digest": stable_digest(job.run.metrics),
         "runtime": runtime_identity(),

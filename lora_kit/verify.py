@@ -10,38 +10,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from lora_kit.artifacts.adapter import SavedAdapter, read_adapter
-from lora_kit.artifacts.checkpoint import read_checkpoint, saved_steps, step_name
+from lora_kit.artifacts.adapter import read_adapter
+from lora_kit.artifacts.checkpoint import read_checkpoint, saved_steps
 from lora_kit.artifacts.metrics_log import read_metrics, stable_digest
 from lora_kit.artifacts.run_dir import RunDir, open_run
 from lora_kit.errors import LoraKitError, ModelError, Problem, RecipeError
 from lora_kit.recipe.fingerprint import training_fingerprint
 from lora_kit.recipe.load import load_resolved
+from lora_kit.replay import Check, begin_again, first_difference
 from lora_kit.train.observe import Observer
 from lora_kit.train_run import open_inputs, run_base, train_recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was checked.
-
-    Args:
-        name: What.
-        problems: What is wrong; empty if it holds.
-        found: What holds, in words.
-    """
-
-    name: str
-    problems: tuple[str, ...]
-    found: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The check as JSON values."""
-        return {"name": self.name, "holds": not self.problems, "problems": self.problems, "found": self.found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +103,9 @@ def _adapter(run: RunDir) -> str:
         raise ModelError("belongs to another recipe than the run's", where=str(run.adapter))
     if step not in saved_steps(run):
         return f"whole; the checkpoint of its step {step} is gone, so they were not compared"
-    if different := _different(saved, read_checkpoint(run, step).adapter):
+    if different := first_difference(saved.tensors(), read_checkpoint(run, step).adapter):
         raise ModelError(f"is not that of step {step}: {different} differs", where=str(run.adapter))
     return f"whole, and equal to step {step} bit for bit"
-
-
-def _different(saved: SavedAdapter, wanted: dict[str, torch.Tensor]) -> str:
-    """Name of the first tensor that differs; empty if none does."""
-    ours = saved.tensors()
-    same = (name for name in ours.keys() & wanted.keys() if torch.equal(ours[name], wanted[name]))
-    return min((ours.keys() | wanted.keys()) - {*same}, default="")
 
 
 def _metrics(run: RunDir) -> str:
@@ -187,7 +159,8 @@ def _replayed(run: RunDir, checks: list[Check], observer: Observer) -> Audit:
             raise
         again = RunDir(copy)
         problems = []
-        if different := _different(read_adapter(run.adapter), read_adapter(again.adapter).tensors()):
+        ours, theirs = (read_adapter(folder).tensors() for folder in (run.adapter, again.adapter))
+        if different := first_difference(ours, theirs):
             problems.append(f"the adapter comes out otherwise: {different} differs")
         if stable_digest(again.metrics) != stable_digest(run.metrics):
             problems.append("the log comes out otherwise")
@@ -198,13 +171,8 @@ def _replayed(run: RunDir, checks: list[Check], observer: Observer) -> Audit:
 
 def _copy_back(run: RunDir, target: Path) -> int:
     """Copy a run as it was before its newest checkpoint; return the step that it goes on from."""
-    copy = open_run(target)
     older = saved_steps(run)[:-1]
-    for step in older:
-        shutil.copytree(run.checkpoints / step_name(step), copy.checkpoints / step_name(step))
-    for file in (run.recipe, run.data_report, run.metrics, run.token_budget):
-        if file != run.token_budget or file.is_file():
-            shutil.copyfile(file, target / file.name)
-    before = {key: value for key, value in run.read_state().items() if key in {"name", "base_revision"}}
-    copy.update_state(**before)
+    begin_again(run, target, steps=older)
+    for file in (run.recipe, run.data_report, run.metrics):
+        shutil.copyfile(file, target / file.name)
     return older[-1] if older else 0

@@ -7,12 +7,21 @@ import atexit
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
+
+# Forty examples find what a hundred do nearly as often, in less than half of the time; and no clock decides.
+settings.register_profile("lora_kit", max_examples=40, deadline=None)
+settings.load_profile("lora_kit")
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="lora-kit-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
@@ -78,6 +87,14 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """A run syncs dozens of files; no test here cuts the power, and what is killed keeps what it wrote."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture
@@ -208,15 +225,20 @@ THINGS = (
 
 
 @pytest.fixture
-def tiny_recipe(tmp_path: Path, tiny_folder: TinyFolder) -> Callable[..., Path]:
+def tiny_recipe(tmp_path: Path, recipe_in: Callable[..., Path]) -> Callable[..., Path]:
     """Factory ``tiny_recipe(family="llama", folder=None, **sections)``: a recipe beside 24 Dolly rows.
 
     ``sections`` are nested dicts that are merged over the defaults: ``train={"steps": 4}``.
     """
+    return lambda family="llama", folder=None, **sections: recipe_in(folder or tmp_path, family, **sections)
+
+
+@pytest.fixture(scope="session")
+def recipe_in(tiny_folder: TinyFolder) -> Callable[..., Path]:
+    """Factory ``recipe_in(folder, family, **sections)``, as ``tiny_recipe``, for runs that tests share."""
     import json
 
-    def build(family: str = "llama", folder: Path | None = None, **sections: dict[str, Any]) -> Path:
-        home = folder or tmp_path
+    def build(home: Path, family: str = "llama", **sections: dict[str, Any]) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         rows = [
             {"instruction": ask % thing, "context": "", "response": say % number, "category": "open_qa"}
@@ -237,6 +259,7 @@ def tiny_recipe(tmp_path: Path, tiny_folder: TinyFolder) -> Callable[..., Path]:
                 "learning_rate": 1e-2,
                 "validate_every": 3,
             },
+            "engine": {"audit": "off"},  # it costs a process; tests/audit looks at it
             "evaluate": {"suites": [], "max_new_tokens": 8, "bootstrap_samples": 100},
         }
         for name, section in sections.items():
@@ -383,6 +406,44 @@ def chat_stub() -> Iterator[ChatStub]:
     stub = ChatStub()
     yield stub
     stub.close()
+
+
+Forked = Callable[[Callable[[], int]], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def forked(tmp_path: Path) -> Forked:
+    """``forked(function)``: call it in a copy of this process, which may be killed; its exit code and stderr.
+
+    A process of its own for the price of a fork, where a new one would import everything first.
+    """
+
+    def call(function: Callable[[], int]) -> "subprocess.CompletedProcess[str]":
+        said = tmp_path / "forked.log"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # other threads of ours only wait
+            pid = os.fork()
+        if not pid:
+            _end_with(function, said)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return subprocess.CompletedProcess([], code, stderr=said.read_text("utf-8", "replace"))
+
+    return call
+
+
+def _end_with(function: Callable[[], int], said: Path) -> NoReturn:
+    """Become a process that does this and nothing else; pytest's own end must not run in it."""
+    code = 70
+    try:
+        stream = said.open("w", buffering=1, encoding="utf-8")
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+        sys.stdout = sys.stderr = stream
+        code = function()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 class FakeTime:

@@ -1,19 +1,19 @@
 """metrics.jsonl: one line a step, appended whole or not at all.
 
-A checkpoint records the log's offset (in lines) after ``sync``; a resume truncates to
-it and writes the same lines again, so that the log of a cut run equals the unbroken one
-but for the fields that read the clock.
+A checkpoint records the log's offset (in lines) after ``sync`` and a hash of what it says; a
+resume truncates to the one, compares the other, and writes the same lines again, so that the
+log of a cut run equals the unbroken one but for the fields that read the clock.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lora_kit.artifacts.commit import failpoint
-from lora_kit.artifacts.disk import disk_errors
+from lora_kit.artifacts.disk import disk_errors, sync_directory
 from lora_kit.errors import DataError, MachineError
 
 WALL_CLOCK_FIELDS = ("seconds", "tokens_per_second", "peak_memory_bytes")
@@ -30,14 +30,18 @@ class MetricsLog:
         self.path = path
         self._descriptor: int | None = None
         self._lines = 0
+        self._hash: Any = None  # of the lines so far, made when it is first asked for
 
     def _open(self) -> int:
         if self._descriptor is None:
+            is_new = not self.path.exists()
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o666)
             content = self.path.read_bytes()
             os.ftruncate(self._descriptor, content.rfind(b"\n") + 1)
             self._lines = content.count(b"\n")
+            if is_new:  # or a power cut may take its name, and leave checkpoints that count its lines
+                sync_directory(self.path.parent)
         return self._descriptor
 
     @property
@@ -72,6 +76,8 @@ class MetricsLog:
                 os.ftruncate(descriptor, start)
                 raise
             self._lines += 1
+            if self._hash is not None:
+                self._hash.update(_stable(json.loads(data)))
             failpoint("metrics.after_line")
 
     def sync(self) -> None:
@@ -84,24 +90,39 @@ class MetricsLog:
             os.fsync(self._open())
             failpoint("metrics.after_sync")
 
-    def truncate(self, offset: int) -> None:
+    def digest(self) -> str:
+        """Return ``stable_digest`` of the lines so far, without reading them all again each time.
+
+        Raises:
+            DataError: A line is damaged.
+            MachineError: The file can't be read.
+        """
+        if self._hash is None:
+            self._hash = _hashed(stream_metrics(self.path))
+        digest: str = self._hash.hexdigest()
+        return digest
+
+    def truncate(self, offset: int, digest: str | None = None) -> None:
         """Cut the lines after a checkpoint, which the resumed run writes again.
 
         Args:
             offset: Lines to keep, as ``offset`` gave it when the checkpoint was saved.
+            digest: What ``digest`` gave then; None does not compare.
 
         Raises:
-            MachineError: The log has fewer lines: it was changed.
+            DataError: A line is damaged.
+            MachineError: The log has fewer lines, or others: it was changed.
         """
         with disk_errors(self.path):
             descriptor = self._open()
             lines = self.path.read_bytes().split(b"\n")[:-1]
-            if len(lines) < offset:
-                raise MachineError(
-                    f"has {len(lines)} lines, the checkpoint was saved after {offset}",
-                    where=str(self.path),
-                    cure="restore the file, or choose another --run-dir",
-                )
+            found = f"has {len(lines)} lines, the checkpoint was saved after {offset}"
+            if len(lines) >= offset:
+                self._hash = _hashed(_parse(line, str(self.path)) for line in lines[:offset])
+                found = f"its first {offset} lines were changed since the checkpoint was saved"
+            if len(lines) < offset or digest not in (None, self._hash.hexdigest()):
+                cure = "restore the file, or choose another --run-dir"
+                raise MachineError(found, where=str(self.path), cure=cure)
             os.ftruncate(descriptor, sum(len(line) + 1 for line in lines[:offset]))
             self._lines = offset
             failpoint("metrics.after_truncate")
@@ -114,17 +135,24 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read all whole lines; a half last line is left out, a missing file is an empty log.
+    """Read all lines at once, as ``stream_metrics``."""
+    return list(stream_metrics(path))
+
+
+def stream_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield all whole lines; a half last line is left out, a missing file is an empty log.
 
     Raises:
         DataError: A line in the middle is not a JSON object.
         MachineError: The file can't be read.
     """
     with disk_errors(path):
-        content = path.read_bytes() if path.exists() else b""
-    return [
-        _parse(line, f"{path}:{number}") for number, line in enumerate(content.split(b"\n")[:-1], start=1)
-    ]
+        if not path.exists():
+            return
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.endswith(b"\n"):
+                    yield _parse(line[:-1], f"{path}:{number}")
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
@@ -146,8 +174,17 @@ def stable_digest(path: Path) -> str:
     Raises:
         DataError, MachineError: As ``read_metrics``.
     """
+    digest: str = _hashed(stream_metrics(path)).hexdigest()
+    return digest
+
+
+def _hashed(records: Iterable[Mapping[str, Any]]) -> Any:  # noqa: ANN401 - hashlib's type has no public name
     digest = hashlib.sha256()
-    for record in read_metrics(path):
-        stable = {key: value for key, value in record.items() if key not in WALL_CLOCK_FIELDS}
-        digest.update(json.dumps(stable).encode() + b"\n")
-    return digest.hexdigest()
+    for record in records:
+        digest.update(_stable(record))
+    return digest
+
+
+def _stable(record: Mapping[str, Any]) -> bytes:
+    stable = {key: value for key, value in record.items() if key not in WALL_CLOCK_FIELDS}
+    return json.dumps(stable).encode() + b"\n"

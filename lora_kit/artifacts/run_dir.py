@@ -48,6 +48,16 @@ class RunDir:
         return self.path / "token_budget.json"
 
     @property
+    def audit(self) -> Path:
+        """What was found before the first step, and in the finished adapter."""
+        return self.path / "audit.json"
+
+    @property
+    def deadline(self) -> Path:
+        """How many steps there was time for, as it was decided; only with a deadline."""
+        return self.path / "deadline.json"
+
+    @property
     def checkpoints(self) -> Path:
         """``step-NNNNNN/`` directories."""
         return self.path / "checkpoints"
@@ -76,6 +86,11 @@ class RunDir:
     def report_md(self) -> Path:
         """The report as Markdown."""
         return self.path / "report.md"
+
+    @property
+    def ledger(self) -> Path:
+        """First and last loss of each row, for programs; written with the report."""
+        return self.path / "ledger.csv"
 
     @property
     def state(self) -> Path:

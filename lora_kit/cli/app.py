@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that ``--help`` answers 
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 
 from lora_kit import __version__
 from lora_kit.cli import (
+    audit,
     chat,
     compare,
     data,
@@ -21,8 +23,10 @@ from lora_kit.cli import (
     export,
     judge,
     merge,
+    plan,
     recipes,
     report,
+    reproduce,
     runs,
     suites,
     train,
@@ -40,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("plan")(plan.plan_command)
 app.command("run")(train.run_command)
 app.command("train")(train.train_command)
 app.command("evaluate")(evaluate.evaluate_command)
@@ -50,12 +55,19 @@ app.command("export")(export.export_command)
 app.command("report")(report.report_command)
 app.command("chat")(chat.chat_command)
 app.command("watch")(watch.watch_command)
+app.command("audit")(audit.audit_command)
 app.command("verify")(verify.verify_command)
+app.command("reproduce")(reproduce.reproduce_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 app.add_typer(suites.app, name="suites")
+
+
+_INTERRUPTED = InterruptedRunError(
+    "interrupted", signal_number=2, cure="what was committed is intact; run it again to go on"
+)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback form
@@ -94,6 +106,8 @@ def run(argv: list[str]) -> int:
             traceback.print_exception(error)
         report_error(known, json_errors=json_errors)
         return known.exit_code
+    if result == _INTERRUPTED.exit_code:  # typer makes this of a KeyboardInterrupt
+        report_error(_INTERRUPTED, json_errors=json_errors)
     return result if isinstance(result, int) else 0
 
 
@@ -102,9 +116,7 @@ def _as_known(error: BaseException) -> LoraKitError | None:
     if isinstance(error, LoraKitError):
         return error
     if isinstance(error, typer.Abort | KeyboardInterrupt):
-        return InterruptedRunError(
-            "interrupted", signal_number=2, cure="what was committed is intact; run it again to go on"
-        )
+        return _INTERRUPTED
     if isinstance(error, typer.TyperException):
         return RecipeError(error.format_message().rstrip("."), cure="see lora-kit --help")
     if isinstance(error, MemoryError):
@@ -118,12 +130,14 @@ def _as_known(error: BaseException) -> LoraKitError | None:
 
 def _bug(error: Exception) -> LoraKitError:
     """A mistake of ours: the traceback goes to a file, the user gets its name."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="lora_kit-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as file:
+    cure = "please report it; show the traceback with --debug"
+    with (
+        suppress(OSError),  # a disk that is full, a folder that is not ours
+        tempfile.NamedTemporaryFile(
+            "w", prefix="lora_kit-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file,
+    ):
         file.write(f"lora_kit {__version__}, Python {sys.version}\n")
         traceback.print_exception(error, file=file)
-    return LoraKitError(
-        f"internal error {type(error).__name__}: {error}",
-        cure=f"please report it with {Path(file.name)}, or show the traceback with --debug",
-    )
+        cure = f"please report it with {Path(file.name)}, or show the traceback with --debug"
+    return LoraKitError(f"internal error {type(error).__name__}: {error}", cure=cure)

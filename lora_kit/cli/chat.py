@@ -9,9 +9,13 @@ from lora_kit.cli.console import messages
 
 
 def chat_command(
-    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, an adapter folder, or a model.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RUN|MODEL|GGUF", help="A run, an adapter folder, a model, or a GGUF file."),
+    ],
     base: Annotated[
-        str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")
+        str | None,
+        typer.Option("--base", help="Where the adapter's base is now, if it moved; a GGUF file's base."),
     ] = None,
     *,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
@@ -23,6 +27,7 @@ def chat_command(
 ) -> None:
     """Talk to a model, with the template that it was trained with."""
     from lora_kit.assemble import open_target
+    from lora_kit.harness.open_engines import open_gguf_file
     from lora_kit.serve.chat import chat
     from lora_kit.serve.stream import Sampling
 
@@ -30,7 +35,7 @@ def chat_command(
         import readline  # noqa: F401 - importing it gives input() a history and keys to edit the line with
     messages.print(f"· loading {target}", markup=False, highlight=False, soft_wrap=True)
     chat(
-        open_target(target, base=base),
+        open_gguf_file(target, base) if target.lower().endswith(".gguf") else open_target(target, base=base),
         read=lambda: input("you> "),
         write=lambda text: typer.echo(text, nl=False),
         options=Sampling(max_new_tokens, temperature, top_p, seed),

@@ -1,6 +1,8 @@
 """Where output goes: results to stdout, everything that is said about them to stderr."""
 
 import json
+import os
+from contextlib import suppress
 
 from rich.console import Console
 
@@ -11,11 +13,15 @@ class LastingConsole(Console):
     """A console whose reader may leave: rich would end the process, and with it a run of hours."""
 
     def on_broken_pipe(self) -> None:
-        """Go on in silence."""
+        """Go on in silence; what is still in the stream's buffer must not fail when Python ends, either."""
         self.quiet = True
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
 
-console = Console()
+console = LastingConsole()
 messages = LastingConsole(stderr=True)
 
 

@@ -13,7 +13,10 @@ def export_command(
     to: Annotated[str, typer.Option("--to", help="gguf, ollama or safetensors.")] = "gguf",
     quant: Annotated[
         str | None,
-        typer.Option("--quant", help="f32, f16, bf16, q8_0, q5_1, q5_0, q4_1 or q4_0; default: q8_0."),
+        typer.Option(
+            "--quant",
+            help="f32, f16, bf16, q8_0 (default), q5_1, q5_0, q4_1, q4_0; by llama.cpp q6_k, q5_k_m, q4_k_m.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; default: RUN/exports/...")

@@ -29,6 +29,8 @@ class RichObserver:
         self.first = 0
         self.steps = 0
         self.counting = False
+        self.end = 0.0
+        self.ends = ""  # a deadline, in words
 
     def phase(self, text: str) -> None:
         """Say which part of the work begins."""
@@ -47,6 +49,13 @@ class RichObserver:
             self._say(f"  going on after step {step}")
         self.first, self.steps, self.began = step, steps, time.monotonic()
         self._open("training", done=step, total=steps)
+
+    def planned(self, *, steps: int, seconds: float, ends: str) -> None:
+        """Take over the steps and the end of a deadline."""
+        self.steps, self.end, self.ends = steps, time.monotonic() + seconds, ends
+        if self.bar is not None:
+            with suppress(OSError):
+                self.bar.update(self.task, total=steps)
 
     def stepped(self, record: StepRecord) -> None:
         """Show a step."""
@@ -83,7 +92,11 @@ class RichObserver:
         if done <= self.first:
             return ""
         left = (time.monotonic() - self.began) / (done - self.first) * (self.steps - done)
-        return f"{int(left // 60)}:{int(left % 60):02d} left"
+        text = f"{int(left // 60)}:{int(left % 60):02d} left"
+        if not self.ends or self.counting:
+            return text
+        rest = max(0, int(self.end - time.monotonic()))
+        return f"{text}, ends {self.ends} ({rest // 60}:{rest % 60:02d})"
 
     def _open(self, text: str, *, done: int, total: int) -> None:
         if not self.console.is_terminal:

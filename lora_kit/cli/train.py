@@ -1,5 +1,6 @@
 """`lora-kit run` and `lora-kit train`: from a recipe to an adapter, or to everything."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,13 +41,22 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train the adapter of a recipe; a run that was cut goes on from its newest valid checkpoint."""
-    loaded, path = _load(recipe, overrides, run_dir, allow_outside)
+    loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
+    from lora_kit.artifacts.run_dir import RunDir
+    from lora_kit.audit.fresh import audit_run
     from lora_kit.cli.progress import observing
+    from lora_kit.train.clock import Session, process_began
+    from lora_kit.train.deadline_record import close_deadline
     from lora_kit.train_run import train_recipe
 
-    finished = _is_finished(path)
+    finished, session = _is_finished(path), Session(process_began())
     with observing() as observer:
-        state = train_recipe(loaded, path, observer, allow_inexact=allow_inexact_resume)
+        state = train_recipe(loaded, path, observer, allow_inexact=allow_inexact_resume, session=session)
+        if loaded.engine.audit == "on":
+            audit_run(RunDir(path), observer)
+    close_deadline(RunDir(path), session)
+    if not finished:
+        _remember(loaded, path, ended=time.time())
     if as_json:
         emit_json({"run": str(path), **state})
         return
@@ -64,13 +74,19 @@ def run_command(
     as_json: Json = False,
 ) -> None:
     """Do everything: train, evaluate base and adapter, merge, report. What is finished is not done again."""
-    loaded, path = _load(recipe, overrides, run_dir, allow_outside)
+    loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
     from lora_kit import pipeline
     from lora_kit.cli.progress import observing
     from lora_kit.cli.show import show_results
+    from lora_kit.train.clock import Session, process_began
 
+    finished, session = _is_finished(path), Session(process_began())
     with observing() as observer:
-        outcome = pipeline.run_recipe(loaded, path, observer, allow_inexact=allow_inexact_resume)
+        outcome = pipeline.run_recipe(
+            loaded, path, observer, allow_inexact=allow_inexact_resume, session=session
+        )
+    if not finished:
+        _remember(loaded, path)
     results = pipeline.read_results(path)
     if as_json:
         emit_json({**outcome, "evaluations": results})
@@ -86,7 +102,7 @@ def run_command(
     )
 
 
-def _load(
+def load_run(
     name: str, overrides: list[str] | None, run_dir: Path | None, allow_outside: list[Path] | None
 ) -> tuple["Recipe", Path]:
     """Load a recipe, or the one of a run directory; and the directory to work in."""
@@ -107,8 +123,15 @@ def _load(
     return recipe, run_dir or Path("runs") / f"{recipe.name}-{training_fingerprint(recipe)[:8]}"
 
 
-def _is_finished(path: Path) -> bool:
-    import json
+def _remember(recipe: "Recipe", path: Path, ended: float | None = None) -> None:
+    """Let later plans learn from a run; not in training itself, for a replay is no run of its own."""
+    from lora_kit.planning.remember import remember_run
 
-    state = path / "run.json"
-    return state.is_file() and json.loads(state.read_text(encoding="utf-8")).get("status") == "finished"
+    remember_run(recipe, path, ended=ended)
+
+
+def _is_finished(path: Path) -> bool:
+    from lora_kit.artifacts.run_dir import RunDir
+
+    run = RunDir(path)
+    return run.state.is_file() and run.read_state().get("status") == "finished"

@@ -41,7 +41,7 @@ class ExportOptions:
     Args:
         quant: Name of a number type of ``gguf.quantize.NUMBER_TYPES``; None: the exporter's default.
         on_progress: Told of tensors done and all.
-        measure_logits: Whether to load the model and compare logits, if memory allows.
+        measure_logits: Whether to compare logits of the model with those of the file.
     """
 
     quant: str | None = None

@@ -25,10 +25,11 @@ from lora_kit.artifacts.disk import require_free
 from lora_kit.artifacts.stream_tensors import TensorPlan, stream_tensors
 from lora_kit.assemble import MERGED_FILE, AdapterParts, base_facts, merged_provenance, tokenizer_files
 from lora_kit.errors import ModelError
-from lora_kit.model.adapter_inject import scaling
+from lora_kit.model.adapter_inject import MAGNITUDE, scaling
 from lora_kit.model.base import BaseFiles, find_base
-from lora_kit.model.layered import four_bit_names, layered_model
-from lora_kit.model.quantize import as_four_bits_hold
+from lora_kit.model.layered import changed_rows, four_bit_names, layered_model
+from lora_kit.model.quantize import as_held
+from lora_kit.model.token_rows import put_rows
 from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
 
 # Largest difference of a logit, as a share of the largest logit, that rounding explains.
@@ -142,9 +143,16 @@ def adapter_deltas(saved: SavedAdapter) -> dict[str, Callable[[], Tensor]]:
     return {name.removeprefix(prefix): delta(name) for name in names}
 
 
+def adapter_lengths(saved: SavedAdapter) -> dict[str, Tensor]:
+    """Module name to the lengths of the rows of DoRA's sum, float32 ``(out,)``; empty without DoRA."""
+    lengths = {name: t.float() for name, t in saved.tensors().items() if name.endswith(MAGNITUDE)}
+    return {name.removeprefix("base_model.model.").removesuffix(MAGNITUDE): t for name, t in lengths.items()}
+
+
 def _write_weights(parts: AdapterParts, folder: Path, dtype: torch.dtype) -> int:
     """Stream every shard of the base into ``folder`` with the updates added; return how many there were."""
-    deltas = adapter_deltas(parts.adapter)
+    deltas, lengths = adapter_deltas(parts.adapter), adapter_lengths(parts.adapter)
+    rows = changed_rows(parts.files, parts.adapter.config, parts.adapter.tensors())
     spec, held = parts.quantization, TORCH_DTYPES[parts.dtype]
     packed = {} if spec.method == "none" else dict.fromkeys(four_bit_names(parts.files))
 
@@ -152,8 +160,10 @@ def _write_weights(parts: AdapterParts, folder: Path, dtype: torch.dtype) -> int
         read: Callable[[], Tensor] = partial(_stored, shard, name, held)
         if _module_of(name, packed):
             read = partial(_rounded, read, spec)
+        if changed := _module_of(name, rows):
+            read = partial(_with_rows, read, *rows[changed])
         module = _module_of(name, deltas)
-        return partial(_sum, read, deltas.pop(module)) if module else read
+        return partial(_sum, read, deltas.pop(module), lengths.get(module)) if module else read
 
     modules = len(deltas)
     for shard in sorted(parts.files.folder.glob("*.safetensors")):
@@ -185,11 +195,16 @@ def _stored(shard: Path, name: str, dtype: torch.dtype) -> Tensor:
 
 
 def _rounded(read: Callable[[], Tensor], spec: QuantizationSpec) -> Tensor:
-    return as_four_bits_hold(read(), spec)
+    return as_held(read(), spec)
 
 
-def _sum(read: Callable[[], Tensor], delta: Callable[[], Tensor]) -> Tensor:
-    return delta().add_(read())
+def _with_rows(read: Callable[[], Tensor], ids: Sequence[int], rows: Tensor) -> Tensor:
+    return put_rows(read(), None, ids, rows)
+
+
+def _sum(read: Callable[[], Tensor], delta: Callable[[], Tensor], lengths: Tensor | None) -> Tensor:
+    total = delta().add_(read())
+    return total if lengths is None else total.mul_((lengths / torch.linalg.norm(total, dim=1))[:, None])
 
 
 def _module_of(weight: str, deltas: Mapping[str, object]) -> str | None:

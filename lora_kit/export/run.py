@@ -15,6 +15,7 @@ from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.exporter import Exporter, ExportOptions, ExportRequest, ExportSource
 from lora_kit.export.gguf.adapter_file import ADAPTER_QUANTS, make_adapter_gguf
 from lora_kit.export.gguf.architecture import can_become_gguf
+from lora_kit.export.gguf.k_quants import require_quantizer
 from lora_kit.export.gguf.plan import full_config
 from lora_kit.export.gguf.vocabulary import vocabulary_refusal
 from lora_kit.model.base import BaseFiles
@@ -37,7 +38,7 @@ def export_model(source: ExportSource, kind: str, out: Path, options: ExportOpti
     Raises:
         RecipeError: No such exporter, or a number type that it can't write.
         ModelError: The model can't be exported so, or the result fails its own checks; nothing is written.
-        MachineError: The disk can't take it.
+        MachineError: The disk can't take it, or the number type needs llama.cpp, which is not installed.
     """
     exporter: Exporter = EXPORTERS[kind]
     quant = options.quant or exporter.default_quant
@@ -48,6 +49,7 @@ def export_model(source: ExportSource, kind: str, out: Path, options: ExportOpti
         raise ModelError(
             "the model has no chat template", where=str(source.folder), cure="export it with --to gguf"
         )
+    require_quantizer(quant)
     chosen = ExportOptions(quant, options.on_progress, options.measure_logits)
     with disk_errors(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -109,8 +111,10 @@ def refuse_early(adapter: Path, request: ExportRequest) -> None:
     Raises:
         RecipeError: No such exporter.
         ModelError: The base can't become GGUF, or is not the adapter's.
+        MachineError: The number type needs llama.cpp, which is not installed.
     """
     exporter: Exporter = EXPORTERS[request.kind]
+    require_quantizer(request.quant)
     files = find_adapter_base(read_adapter(adapter), request.base)
     reason = gguf_refusal(files) if exporter.makes_gguf else ""
     if reason:

@@ -8,6 +8,7 @@ from lora_kit.artifacts.adapter import WEIGHTS
 from lora_kit.assemble import AdapterParts, Opened, find_model, find_target, open_target
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.harness.engine import Engine
+from lora_kit.harness.engines.llama_cpp_engine import LlamaCppEngine, open_gguf
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.model.context import LIMITS
 
@@ -66,7 +67,9 @@ def open_engines(target: str, options: EvaluateOptions) -> OpenedEngines:
     if options.lm_eval and not in_process:
         raise RecipeError("lm-eval needs the model in process", key="--lm-eval", cure="leave --engine out")
     if target.lower().endswith(".gguf"):
-        return _gguf(Path(target), options)
+        if options.engine != "transformers":
+            raise RecipeError("a GGUF file goes to llama.cpp", key="--engine", cure="leave --engine out")
+        return OpenedEngines(Path(target).stem, (open_gguf_file(target, options.base),), None)
     return _vllm(target, options) if options.engine == "vllm" else _transformers(target, options)
 
 
@@ -87,22 +90,29 @@ def _transformers(target: str, options: EvaluateOptions) -> OpenedEngines:
     return OpenedEngines(opened.name, engines, folder, opened)
 
 
-def _gguf(path: Path, options: EvaluateOptions) -> OpenedEngines:
-    from lora_kit.harness.engines.llama_cpp_engine import open_gguf
+def open_gguf_file(target: str, base: str | None) -> LlamaCppEngine:
+    """Open a GGUF file.
 
-    if options.engine != "transformers":
-        raise RecipeError("a GGUF file goes to llama.cpp", key="--engine", cure="leave --engine out")
-    if options.base is None:
+    Args:
+        target: The file.
+        base: What it was made from, whose encoder is used: a model's folder, merged or not.
+
+    Raises:
+        RecipeError: No base is named.
+        ModelError: There is no such file, or it isn't of that base.
+        MachineError: llama-cpp-python is not installed.
+    """
+    path = Path(target)
+    if base is None:
         found = "a GGUF file does not hold our encoder"
         raise RecipeError(found, where=str(path), key="--base", cure="name the base that it was made from")
     if not path.is_file():
         raise ModelError("there is no such file", where=str(path))
-    made_from = find_model(options.base)
+    made_from = find_model(base)
     config = made_from.files.config
     known = [int(config[name]) for name in LIMITS if config.get(name) is not None]
     vocabulary, context = made_from.files.vocab_size, min(known, default=None)
-    engine = open_gguf(path, made_from.encoder, vocabulary=vocabulary, context=context)
-    return OpenedEngines(path.stem, (engine,), None)
+    return open_gguf(path, made_from.encoder, vocabulary=vocabulary, context=context)
 
 
 def _vllm(target: str, options: EvaluateOptions) -> OpenedEngines:

@@ -5,34 +5,31 @@ silence (missing or extra tensors, NaN, unknown config keys) is refused here. Th
 of (seed, name, shape), so no random number drawn elsewhere changes a run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from math import sqrt
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from pydantic import ValidationError
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_kit.errors import ModelError, Problem
+from lora_kit.model.adapter_settings import lora_config, spec_of
 from lora_kit.model.adapter_targets import check_targets, target_names
+from lora_kit.model.base import BaseFiles
 from lora_kit.model.family import Family
 from lora_kit.model.folder import listing
 from lora_kit.model.lora_layers import quicken
 from lora_kit.model.lora_ops import ADAPTER
+from lora_kit.model.lora_start import begin_with_lost, begin_with_principal, starts
 from lora_kit.model.quiet import quiet_libraries
+from lora_kit.model.stored_weights import reader_of
+from lora_kit.model.token_rows import SETTING, attach_rows, row_parameters, train_rows
 from lora_kit.recipe.schema import LoraSpec
 
-UNUSED_KEYS = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version"})
-REQUIRED_VALUES: dict[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",),
-    "task_type": ("CAUSAL_LM", None),
-    "bias": ("none",),
-    # Other first values, such as PiSSA's, belong to a base that was changed.
-    "init_lora_weights": (True, False, "gaussian"),
-}
+MAGNITUDE = ".lora_magnitude_vector"  # how the name of DoRA's tensor ends, of shape (out,)
 
 
 def scaling(rank: int, alpha: float, *, rank_stabilized: bool) -> float:
@@ -40,7 +37,15 @@ def scaling(rank: int, alpha: float, *, rank_stabilized: bool) -> float:
     return alpha / sqrt(rank) if rank_stabilized else alpha / rank
 
 
-def add_adapter(model: PreTrainedModel, spec: LoraSpec, family: Family, *, seed: int) -> PeftModel:
+def add_adapter(
+    model: PreTrainedModel,
+    spec: LoraSpec,
+    family: Family,
+    *,
+    seed: int,
+    files: BaseFiles | None = None,
+    tokens: Sequence[int] = (),
+) -> PeftModel:
     """Add a fresh adapter: B = 0, A uniform as in peft, weights float32 (float64 if the model is).
 
     Args:
@@ -48,6 +53,8 @@ def add_adapter(model: PreTrainedModel, spec: LoraSpec, family: Family, *, seed:
         spec: The recipe's ``lora`` section.
         family: The base's family, which knows the roles ``attention`` and ``mlp``.
         seed: Seed of A.
+        files: The base's files, of which LoftQ reads what 4 bits don't hold.
+        tokens: Ids whose rows of embedding and head are trained as well.
 
     Returns:
         The model with the adapter active and nothing else trainable, in the mode (train or eval) it was in.
@@ -58,7 +65,15 @@ def add_adapter(model: PreTrainedModel, spec: LoraSpec, family: Family, *, seed:
     peft_model = _inject(model, spec, target_names(model, spec, family))
     with torch.no_grad():
         for name, parameter in adapter_parameters(peft_model).items():
-            parameter.copy_(_first_value(name, parameter, seed))
+            if not name.endswith(MAGNITUDE):  # of W, as peft has computed it, for B = 0
+                parameter.copy_(first_value(name, parameter, seed))
+    if spec.init == "pissa":
+        begin_with_principal(peft_model)
+    if spec.init == "loftq":
+        assert files is not None, "LoftQ reads the base's files"
+        begin_with_lost(peft_model, reader_of(files, torch.float32))
+    if tokens:
+        train_rows(peft_model, tokens)
     return peft_model
 
 
@@ -75,10 +90,12 @@ def attach_adapter(
     Raises:
         ModelError: A config key that lora_kit does not know, or tensors that are not exactly the adapter's.
     """
-    spec = _spec_of(config)
+    spec = spec_of(config)
     targets = tuple(spec.targets)
     check_targets(model, targets)
     peft_model = _inject(model, spec, targets)
+    if config.get(SETTING):
+        attach_rows(peft_model, config[SETTING])
     load_adapter_tensors(peft_model, tensors)
     return peft_model
 
@@ -99,11 +116,18 @@ def attach_another(
     """
     if name in peft_model.peft_config:
         raise ModelError(f"there is an adapter '{name}' already")
-    spec = _spec_of(config)
+    if config.get(SETTING):
+        raise ModelError(
+            "trains rows of the embedding, which it can't share with other adapters",
+            where="adapter_config.json",
+            key=SETTING,
+            cure="name it alone, or merge it first",
+        )
+    spec = spec_of(config)
     active, trainable = peft_model.active_adapter, [p for p in peft_model.parameters() if p.requires_grad]
     training = peft_model.training
     with quiet_libraries(), torch.random.fork_rng(devices=[]):
-        peft_model.add_adapter(name, _lora_config(spec, tuple(spec.targets)))
+        peft_model.add_adapter(name, lora_config(spec, tuple(spec.targets)))
     load_adapter_tensors(peft_model, tensors, name)
     peft_model.set_adapter(active)
     peft_model.requires_grad_(requires_grad=False).train(training)
@@ -112,20 +136,24 @@ def attach_another(
 
 
 def adapter_parameters(peft_model: PeftModel, name: str = ADAPTER) -> dict[str, nn.Parameter]:
-    """Return an adapter's A and B matrices under the names that they have in adapter_model.safetensors."""
-    mark = f".{name}."
-    return {
-        name.replace(mark, "."): parameter
-        for name, parameter in peft_model.named_parameters()
-        if f".lora_A{mark}" in name or f".lora_B{mark}" in name
-    }
+    """Return what is trained of the layers under the names that it has in adapter_model.safetensors."""
+    found = {}
+    for path, parameter in peft_model.named_parameters():
+        module, mark, leaf = path.partition(f".{name}.")
+        kind = module.rpartition(".")[2]
+        if mark and (kind in {"lora_A", "lora_B"} or module.endswith(MAGNITUDE)):
+            found[module if kind not in {"lora_A", "lora_B"} else f"{module}.{leaf}"] = parameter
+    return found
 
 
 def adapter_tensors(peft_model: PeftModel) -> dict[str, Tensor]:
-    """Return a copy of the adapter: PEFT's names, contiguous, CPU, float32 (float64 if the model is)."""
-    parameters = adapter_parameters(peft_model)
+    """Return a copy of the adapter: PEFT's names, contiguous, CPU, float32 (float64 if the model is).
+
+    What PiSSA began with is part of it: the rank is twice that of the training.
+    """
     return {
-        name: parameter.detach().to("cpu", copy=True).contiguous() for name, parameter in parameters.items()
+        name: torch.cat([part.detach() for part in parts], side).cpu().contiguous()
+        for name, (parts, side) in _saved_parts(peft_model, ADAPTER).items()
     }
 
 
@@ -140,13 +168,13 @@ def load_adapter_tensors(peft_model: PeftModel, tensors: Mapping[str, Tensor], n
     Raises:
         ModelError: Missing or unexpected tensors, other shapes, numbers that are not finite.
     """
-    parameters = adapter_parameters(peft_model, name)
-    shared = parameters.keys() & tensors.keys()
+    places = _saved_parts(peft_model, name)
+    shared = places.keys() & tensors.keys()
     findings = {
-        "tensors are missing": parameters.keys() - tensors.keys(),
-        "tensors are unexpected": tensors.keys() - parameters.keys(),
+        "tensors are missing": places.keys() - tensors.keys(),
+        "tensors are unexpected": tensors.keys() - places.keys(),
         "tensors have another shape": {
-            name for name in shared if tensors[name].shape != parameters[name].shape
+            name for name in shared if tensors[name].shape != _shape_of(*places[name])
         },
         "tensors hold NaN or infinity": {name for name in shared if not tensors[name].isfinite().all()},
     }
@@ -158,12 +186,34 @@ def load_adapter_tensors(peft_model: PeftModel, tensors: Mapping[str, Tensor], n
     if problems:
         raise ModelError.collect(problems)
     with torch.no_grad():
-        for key, parameter in parameters.items():
-            parameter.copy_(tensors[key])
+        for key, (parts, side) in places.items():
+            pieces = tensors[key].split([part.shape[side] for part in parts], side)
+            for part, piece in zip(parts, pieces, strict=True):
+                part.copy_(piece)
+
+
+def _saved_parts(peft_model: PeftModel, name: str) -> dict[str, tuple[tuple[Tensor, ...], int]]:
+    """Saved name to the tensors that lie side by side in it, and along which side."""
+    parameters = adapter_parameters(peft_model, name)
+    parts: dict[str, tuple[tuple[Tensor, ...], int]] = {key: ((p,), 0) for key, p in parameters.items()}
+    for module, start in starts(peft_model):
+        down, up = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+        parts |= {down: ((parameters[down], start.down), 0), up: ((parameters[up], start.up), 1)}
+    if name == ADAPTER:
+        parts |= {key: ((rows,), 0) for key, rows in row_parameters(peft_model).items()}
+    return parts
+
+
+def _shape_of(parts: tuple[Tensor, ...], side: int) -> torch.Size:
+    shape = list(parts[0].shape)
+    shape[side] = sum(part.shape[side] for part in parts)
+    return torch.Size(shape)
 
 
 def adapter_config(peft_model: PeftModel, base_name: str) -> dict[str, Any]:
     """Return the content of adapter_config.json, as peft itself would write it for inference.
+
+    It belongs to :func:`adapter_tensors`: after PiSSA the rank is doubled, alpha such that the scaling stays.
 
     Args:
         peft_model: A model with an adapter.
@@ -177,74 +227,30 @@ def adapter_config(peft_model: PeftModel, base_name: str) -> dict[str, Any]:
         "inference_mode": True,
         "target_modules": sorted(config["target_modules"]),
     }
+    if next(starts(peft_model), None):
+        rank, alpha, stabilized = config["r"], config["lora_alpha"], config["use_rslora"]
+        factor = scaling(rank, alpha, rank_stabilized=stabilized)
+        plain |= {"r": 2 * rank, "lora_alpha": 2 * rank * factor if stabilized else 2 * alpha}
+        plain["use_rslora"] = False
     return dict(sorted((config | plain).items()))
-
-
-def _lora_config(spec: LoraSpec, targets: tuple[str, ...]) -> LoraConfig:
-    return LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=list(targets),
-        use_rslora=spec.rank_stabilized,
-    )
 
 
 def _inject(model: PreTrainedModel, spec: LoraSpec, targets: tuple[str, ...]) -> PeftModel:
     training = model.training
     with quiet_libraries(), torch.random.fork_rng(devices=[]):  # peft draws first values that nobody uses
-        peft_model = get_peft_model(model, _lora_config(spec, targets))
+        peft_model = get_peft_model(model, lora_config(spec, targets))
     quicken(peft_model)
     return peft_model.train(training)
 
 
-def _first_value(name: str, parameter: Tensor, seed: int) -> Tensor:
-    """Draw on the CPU, so that every device starts from the same numbers."""
+def first_value(name: str, parameter: Tensor, seed: int) -> Tensor:
+    """Return what a matrix begins with, by its name in adapter_model.safetensors: zeros for B, float32 for A.
+
+    Drawn on the CPU, so that every device starts from the same numbers.
+    """
     if ".lora_B." in name:
         return torch.zeros_like(parameter)
     digest = sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     bound = 1 / sqrt(parameter.shape[1])  # what peft's kaiming_uniform_(a=sqrt(5)) comes to
     return torch.empty(parameter.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
-
-
-def _spec_of(config: Mapping[str, Any]) -> LoraSpec:
-    """Read adapter_config.json: every key is acted on, or says nothing, or has its neutral value."""
-    where, cure = (
-        "adapter_config.json",
-        "merge it with the tool that made it, and use the merged model as the base",
-    )
-    read = {
-        "r": "rank",
-        "lora_alpha": "alpha",
-        "lora_dropout": "dropout",
-        "target_modules": "targets",
-        "use_rslora": "rank_stabilized",
-    }
-    neutral = LoraConfig().to_dict()
-    problems = []
-    for key, value in config.items():
-        if key in REQUIRED_VALUES:
-            known = value in REQUIRED_VALUES[key]
-        else:
-            known = (
-                key in UNUSED_KEYS
-                or key in read
-                or value in (None, False, {}, [])
-                or value == neutral.get(key)
-            )
-        if not known:
-            problems.append(Problem(f"{value!r} is not supported", where, key, cure))
-    if not isinstance(config.get("target_modules"), list):
-        problems.append(Problem("not a list of module names", where, "target_modules", cure))
-    if problems:
-        raise ModelError.collect(problems)
-    try:
-        return LoraSpec.model_validate(
-            {ours: config[theirs] for theirs, ours in read.items() if theirs in config}
-        )
-    except ValidationError as error:
-        names = {ours: theirs for theirs, ours in read.items()}
-        first = error.errors()[0]
-        raise ModelError(first["msg"], where=where, key=names.get(str(first["loc"][0]), "")) from None

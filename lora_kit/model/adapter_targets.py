@@ -77,7 +77,10 @@ def _problem(model: PreTrainedModel, name: str) -> Problem | None:
         tied = getattr(model.config, "tie_word_embeddings", False)
         merged = "its weights are tied, so the merged model would differ from the trained one"
         why = merged if tied else "it is frozen"
-        cure = f"{INSIDE}; new tokens need peft's modules_to_save or trainable_token_indices"
+        cure = (
+            f"{INSIDE}; for rows of some tokens use lora.train_tokens (trainable_token_indices in peft), for "
+            "whole matrices peft's modules_to_save"
+        )
         return Problem(f"the head or embedding '{name}' can't have an adapter: {why}", "", KEY, cure)
     if not matches:
         known = ", ".join(sorted({path.rpartition(".")[2] for path in _linear_layers(model)}))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lora_kit.errors import ModelError
 
+BLOCK = 256  # scores that are searched at once: torch's max is 20 times as quick as its argmax
 LIKELY = 512  # a nucleus is seldom larger, and sorting a vocabulary for each row costs as much as the model
 
 
@@ -49,11 +50,21 @@ def likeliest(scores: Tensor) -> list[int]:
     Raises:
         ModelError: A row's largest score is NaN or infinite.
     """
-    tokens = scores.argmax(dim=-1, keepdim=True)
+    tokens = _argmax(scores)[:, None]
     if not torch.isfinite(scores.gather(1, tokens)).all():  # argmax finds NaN before any number
         raise _not_finite()
     chosen: list[int] = tokens[:, 0].tolist()
     return chosen
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """Return the first of the largest scores of each row, or of those that are NaN; int64 ``(B,)``."""
+    if scores.shape[1] % BLOCK:
+        return scores.argmax(dim=-1)
+    blocks = scores.unflatten(1, (-1, BLOCK))
+    best = blocks.amax(2).argmax(1)
+    within = blocks[torch.arange(len(scores), device=scores.device), best].argmax(1)
+    return best * BLOCK + within
 
 
 def sample(scores: Tensor, choice: Choice, random: torch.Generator) -> int:

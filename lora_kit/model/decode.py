@@ -1,8 +1,9 @@
 """One pass of a model over new tokens of many rows, with keys and values in a KeyValueCache.
 
-A pass reads prompts laid end to end, without padding, or computes the next token of each row. transformers'
-own layers run; only what a token may look at comes from here: through the attention interface for rotary
-models and learned positions, block by block for BLOOM and MPT, whose ALiBi transformers builds by itself.
+A pass reads prompts laid end to end, without padding, or computes the next tokens of each row. transformers'
+own layers run, or for LLaMA on a CPU those of ``llama_step``; what a token may look at comes from here:
+through the attention interface for rotary models and learned positions, block by block for BLOOM and MPT,
+whose ALiBi transformers builds by itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,16 +14,17 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
-from lora_kit.model.attention import ON_THE_MASK
+from lora_kit.model import llama_step
 from lora_kit.model.bare import bare_model
+from lora_kit.model.cached_attention import CACHED_ATTENTION, mask_for
+from lora_kit.model.few_rows import times
 from lora_kit.model.kv_cache import KeyValueCache, Span
 
-CACHED_ATTENTION = "lora_kit_cached"
 FEW_ROWS = 1024  # up to here W x^T is the faster order; above, both run at the full rate
 MANY_WEIGHTS = 2**16
 
@@ -57,24 +59,34 @@ def read(
 
 
 def step(
-    model: PreTrainedModel | PeftModel, cache: KeyValueCache, tokens: Sequence[int], lengths: Sequence[int]
+    model: PreTrainedModel | PeftModel,
+    cache: KeyValueCache,
+    tokens: Sequence[Sequence[int]],
+    lengths: Sequence[int],
 ) -> Tensor:
-    """Read one token for each of the first rows of the cache.
+    """Read new tokens of each of the first rows of the cache.
 
     Args:
         model: As for :func:`read`.
         cache: Takes the tokens in.
-        tokens: One id a row.
+        tokens: Ids of each row, at least one; only one where :func:`takes_several` says no.
         lengths: Tokens that are known of each row.
 
     Returns:
-        Scores ``(B, V)`` of the token after.
+        Scores ``(N, V)`` of the token after each one, in the order of ``tokens``.
     """
     base = bare_model(model)
-    cache.announce_step(lengths, base.device)
-    ids = torch.tensor(tokens, device=base.device)[:, None]
-    assert cache.lengths is not None
-    return _scores(base, _states(base, cache, ids, cache.lengths[:, None])[:, 0])
+    made = cache.announce_step(lengths, [len(row) for row in tokens], base.device)
+    ids = torch.tensor([token for row in tokens for token in row], device=base.device)
+    if base.config.model_type in ALIBI:
+        assert len(made.groups) == 1, "ALiBi is built for one token a row"
+        return _scores(base, _states(base, cache, ids[:, None], made.positions[:, None])[:, 0])
+    return _scores(base, _states(base, cache, ids, made.positions[None])[0])
+
+
+def takes_several(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether a step can compute several tokens of a row."""
+    return bare_model(model).config.model_type not in ALIBI
 
 
 @contextmanager
@@ -100,10 +112,9 @@ def _is_large_linear(module: nn.Module) -> bool:
 
 def _linear(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     rows = x.numel() // x.shape[-1]
-    if not 1 < rows <= FEW_ROWS:
+    if rows > FEW_ROWS:
         return linear(x, weight, bias)
-    flat = x.reshape(rows, -1).t()
-    out = torch.mm(weight, flat) if bias is None else torch.addmm(bias[:, None], weight, flat)
+    out = times(weight, bias, x.reshape(rows, -1).t())
     return out.t().unflatten(0, x.shape[:-1])
 
 
@@ -113,15 +124,16 @@ def _scores(base: PreTrainedModel, hidden: Tensor) -> Tensor:
 
 
 def _states(base: PreTrainedModel, cache: KeyValueCache, ids: Tensor, positions: Tensor) -> Tensor:
-    """Run the decoder below its head; returns ``(*ids.shape, H)``."""
+    """Run the decoder below its head; returns ``(1, N, H)``, or ``(B, 1, H)`` for a step of ALiBi models."""
     if base.config.model_type in ALIBI:
         return ALIBI[base.config.model_type](base.base_model, cache, ids)
-    mask = _mask(cache, base.dtype, ids.device)
-    mask.__dict__[ON_THE_MASK] = {"kv_cache": cache}  # StableLM's layers hand on nothing else
+    mask = mask_for(cache, base.dtype, ids.device)
+    if cache.step is not None and llama_step.fits(base):
+        return llama_step.states(base.base_model, ids, positions, mask)[None]
     own, base.config._attn_implementation = base.config._attn_implementation, CACHED_ATTENTION  # noqa: SLF001
     try:
         output = base.base_model(
-            input_ids=ids,
+            input_ids=ids.view(1, -1),
             position_ids=positions,
             attention_mask=mask,
             use_cache=False,
@@ -130,72 +142,6 @@ def _states(base: PreTrainedModel, cache: KeyValueCache, ids: Tensor, positions:
         base.config._attn_implementation = own  # noqa: SLF001 - transformers has no public name for it
     hidden: Tensor = output.last_hidden_state
     return hidden
-
-
-def cached_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    **options: Any,  # noqa: ANN401 - the signature of transformers' AttentionInterface
-) -> tuple[Tensor, None]:
-    """Attend to what the cache knows and to the new tokens up to one's own.
-
-    Args:
-        module: The attention layer; it has a ``layer_idx``.
-        query: Float ``(1, heads, T, D)`` in a read, ``(B, heads, 1, D)`` in a step.
-        key: The same with the key-value heads.
-        value: Like ``key``.
-        attention_mask: What a step may see, added to the scores, ``(B, 1, 1, longest)``; empty in a read.
-        options: ``scaling``.
-
-    Returns:
-        Float ``(1, T, heads, D)`` or ``(B, 1, heads, D)``, and no attention weights.
-    """
-    cache: KeyValueCache = getattr(attention_mask, ON_THE_MASK)["kv_cache"]
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    keys, values = cache.update(key, value, layer)
-    if not cache.spans:
-        return _look_back(query, keys, values, attention_mask, options["scaling"]), None
-    pieces = []
-    for piece, span in zip(query.split([span.tokens for span in cache.spans], 2), cache.spans, strict=True):
-        keys, values = cache.row(layer, span)
-        later = None
-        if span.start:
-            visible = torch.ones(span.tokens, span.end, dtype=torch.bool, device=query.device)
-            later = visible.tril_(span.start)
-        pieces.append(
-            scaled_dot_product_attention(
-                piece,
-                keys,
-                values,
-                attn_mask=later,
-                is_causal=not span.start,
-                scale=options["scaling"],
-                enable_gqa=piece.shape[1] != keys.shape[1],
-            )
-        )
-    return torch.cat(pieces, dim=2).transpose(1, 2), None
-
-
-AttentionInterface.register(CACHED_ATTENTION, cached_attention)
-
-
-def _look_back(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
-    """One query a row; query heads that share a key head are rows of one product, and nothing is repeated."""
-    folded = query[:, :, 0].unflatten(1, (keys.shape[1], -1))  # (B, key-value heads, G, D)
-    scores = torch.matmul(folded, keys.transpose(2, 3)).mul_(scaling).add_(mask)
-    return torch.matmul(torch.softmax(scores, dim=-1), values).flatten(1, 2)[:, None]
-
-
-def _mask(cache: KeyValueCache, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What is added to a step's scores: minus infinity where a row has no token; empty in a read."""
-    if cache.lengths is None:
-        return torch.empty(1, 1, 0, 0, dtype=dtype, device=device)
-    unknown = torch.arange(cache.longest, device=device) > cache.lengths[:, None]
-    mask = torch.zeros(unknown.shape, dtype=dtype, device=device).masked_fill_(unknown, float("-inf"))
-    return mask[:, None, None]
 
 
 def _bloom_states(decoder: Any, cache: KeyValueCache, ids: Tensor) -> Tensor:  # noqa: ANN401 - a BloomModel
@@ -223,8 +169,8 @@ def _mpt_states(decoder: Any, cache: KeyValueCache, ids: Tensor) -> Tensor:  # n
 
 def _alibi_mask(cache: KeyValueCache, hidden: Tensor) -> Tensor:
     """What is added to the scores, of a step or of one row that is read."""
-    if cache.lengths is not None:
-        return _mask(cache, hidden.dtype, hidden.device)
+    if cache.step is not None:
+        return mask_for(cache, hidden.dtype, hidden.device)
     (span,) = cache.spans
     return hidden.new_full((span.tokens, span.end), float("-inf")).triu_(span.start + 1)[None, None]
 

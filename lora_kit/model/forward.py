@@ -17,6 +17,7 @@ from lora_kit.model.bare import bare_model
 from lora_kit.model.batch import TokenBatch
 from lora_kit.model.engine import running
 from lora_kit.model.loss import sum_of_nats, target_nats
+from lora_kit.model.token_rows import with_rows
 from lora_kit.model.trunk import Entering, started_at
 
 
@@ -26,24 +27,32 @@ class LossSum(NamedTuple):
     Args:
         nats: Float64 scalar, natural log, differentiable.
         tokens: How many targets were summed.
+        of_examples: Float64 ``(E,)``, each example's part, without gradient.
     """
 
     nats: Tensor
     tokens: int
+    of_examples: Tensor
 
 
 def sum_nats(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> LossSum:
     """Sum the nats of all targets in a micro-batch; (0, 0) without targets."""
     hidden, head = _states(model, batch)
-    return LossSum(sum_of_nats(hidden, head, batch.targets), len(batch.targets))
+    nats, each = sum_of_nats(hidden, head, batch.targets)
+    nats = with_rows(nats, each, hidden, head, batch.targets)
+    return LossSum(nats, len(batch.targets), _by_example(each, batch))
 
 
 @torch.no_grad()
 def example_nats(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> Tensor:
     """Return each example's nats, float64 ``(E,)``, without gradient; the model's mode decides on dropout."""
     hidden, head = _states(model, batch)
-    nats = target_nats(hidden, head.weight, head.bias, batch.targets)
-    return nats.new_zeros(len(batch.lengths)).index_add_(0, batch.owner, nats)
+    return _by_example(target_nats(hidden, head.weight, head.bias, batch.targets), batch)
+
+
+def _by_example(each: Tensor, batch: TokenBatch) -> Tensor:
+    """Sum what targets have, (N,), over each example, (E,)."""
+    return each.new_zeros(len(batch.lengths)).index_add_(0, batch.owner, each)
 
 
 def _states(model: PreTrainedModel | PeftModel, batch: TokenBatch) -> tuple[Tensor, nn.Linear]:

@@ -1,9 +1,10 @@
 """Answers to many prompts at once, token by token, with every place in the batch taken.
 
 Prompts are read without padding, longest first, so that memory runs out at once or never; a row that is
-finished gives its place to the next prompt at once (continuous batching, Orca, OSDI 2022), and a beginning
-that all prompts share, such as a system prompt, is computed once. Greedy answers are those of transformers'
-``generate()``, and no answer depends on what is answered beside it.
+finished gives its place to the next prompt at once (continuous batching, Orca, OSDI 2022), a beginning that
+all prompts share, such as a system prompt, is computed once, and greedy answers go on by several tokens where
+they repeat what they said. Greedy answers are those of transformers' ``generate()``, and no answer depends on
+what is answered beside it.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_kit.model.choose import GREEDY, Choice, likeliest, row_generator, sample
-from lora_kit.model.decode import quick_products, read, step
+from lora_kit.model.decode import quick_products, read, step, takes_several
+from lora_kit.model.draft import Draft, guesses
 from lora_kit.model.kv_cache import KeyValueCache, Span
 
 READ_TOKENS = 512  # prompts are read so many tokens at a time, or one prompt if it is longer
@@ -35,6 +37,7 @@ class Row:
         limit: Most tokens of the answer, at least one.
         random: For samples.
         answer: Ids so far, the stop token included.
+        draft: Guesses at the next ids, once there is an answer that may go on by several.
     """
 
     index: int
@@ -42,11 +45,28 @@ class Row:
     limit: int
     random: torch.Generator
     answer: list[int] = field(default_factory=list)
+    draft: Draft | None = None
 
     @property
     def known(self) -> int:
         """Tokens whose keys and values are in the cache: the last one of the answer is not."""
         return len(self.prompt) + len(self.answer) - 1
+
+    def accept(self, guess: Sequence[int], chosen: Sequence[int], stop_ids: frozenset[int]) -> None:
+        """Add the tokens that follow from right guesses.
+
+        Args:
+            guess: What was guessed.
+            chosen: What the model chose before each guess, and after the last one.
+            stop_ids: Ids that end an answer.
+        """
+        right = 0
+        while right < len(guess) and guess[right] == chosen[right] and guess[right] not in stop_ids:
+            right += 1
+        added = chosen[: right + 1]
+        self.answer += added
+        if self.draft is not None:
+            self.draft.grow(added)
 
 
 @dataclass(slots=True)
@@ -96,9 +116,7 @@ class Decoding:
                 if self.waiting and len(self.active) < self.places:
                     self._read_prompts()
                 else:
-                    rows = self.active
-                    last, known = [row.answer[-1] for row in rows], [row.known for row in rows]
-                    self._extend(rows, step(self.model, self.cache, last, known))
+                    self._step()
                 finished = self._take_finished()
         return [(row.index, row.answer) for row in finished]
 
@@ -124,14 +142,32 @@ class Decoding:
         self._extend(new, read(self.model, self.cache, tokens, spans))
         self.active += new
 
+        if self.choice.temperature == 0.0 and takes_several(self.model):
+            for row in new:
+                row.draft = Draft([*row.prompt, *row.answer])
+
+    def _step(self) -> None:
+        """Go on with every row, past its guesses where the model chooses the same tokens."""
+        rows = self.active
+        guessed = guesses([row.draft for row in rows], [row.limit - len(row.answer) - 1 for row in rows])
+        new = [[row.answer[-1], *guess] for row, guess in zip(rows, guessed, strict=True)]
+        scores = step(self.model, self.cache, new, [row.known for row in rows])
+        if not any(guessed):
+            self._extend(rows, scores)
+            return
+        chosen = iter(likeliest(scores))
+        for row, guess in zip(rows, guessed, strict=True):
+            row.accept(guess, [next(chosen) for _ in range(len(guess) + 1)], self.stop_ids)
+
     def _extend(self, rows: Sequence[Row], scores: Tensor) -> None:
+        """Add one token to each row."""
         if self.choice.temperature == 0.0:
             chosen = likeliest(scores)
         else:
             by_row = zip(scores.cpu(), rows, strict=True)
             chosen = [sample(own, self.choice, row.random) for own, row in by_row]
         for row, token in zip(rows, chosen, strict=True):
-            row.answer.append(token)
+            row.accept([], [token], self.stop_ids)
 
     def _take_finished(self) -> list[Row]:
         """Remove rows that are finished; the last row moves into a slot that became free."""

@@ -9,6 +9,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from lora_kit.errors import MachineError, ModelError
 from lora_kit.model.cache import build_folder
@@ -17,7 +18,10 @@ from lora_kit.model.gguf_file import check_gguf
 from lora_kit.model.misfit import refuse_misfit
 from lora_kit.model.quiet import quiet_libraries
 
-CONVERTER = "1"  # raise it when the files that convert() writes change
+CONVERTER = "2"  # raise it when the files that convert() writes change
+# llama.cpp's rules that cut around every digit, then as GPT-2 does (llm_tokenizer_bpe, src/llama-vocab.cpp).
+# transformers doesn't know them and cuts as GPT-2 alone, which joins Arabic digits and what "½" follows.
+DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 
 
 def find_in_package(package: str, file: str) -> Path:
@@ -61,12 +65,14 @@ def convert(path: Path, folder: Path) -> None:
         ModelError: The file is damaged, or transformers can't make sense of it.
         MachineError: Not enough memory.
     """
-    check_gguf(path)
+    header = check_gguf(path)
+    digits_apart = header.metadata.get("tokenizer.ggml.pre") in DIGITS_APART
     link = folder / "model.gguf"  # alone in its folder: transformers looks at what lies beside a model
     link.symlink_to(path)
     try:
         with quiet_libraries(), redirect_stderr(StringIO()):  # a bar of tqdm's that no switch turns off
-            _convert(link, folder)
+            _convert_weights(link, folder)
+            _convert_tokenizer(link, folder, digits_apart=digits_apart)
     except MemoryError as error:
         raise MachineError("not enough memory to convert the model", where=str(path)) from error
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
@@ -77,13 +83,12 @@ def convert(path: Path, folder: Path) -> None:
         link.unlink()
 
 
-def _convert(link: Path, folder: Path) -> None:
+def _convert_weights(link: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    place = {"gguf_file": link.name, "local_files_only": True, "trust_remote_code": False}
     model, report = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True, **place
+        folder, dtype=torch.float32, output_loading_info=True, **_place(link)
     )
     refuse_misfit(report, where=str(link.resolve()))
     # The quantizer of GGUF stays attached and refuses to be saved; the weights are dense by now.
@@ -92,7 +97,20 @@ def _convert(link: Path, folder: Path) -> None:
         if hasattr(model.config, leftover):
             delattr(model.config, leftover)
     model.save_pretrained(folder, max_shard_size="2GB")
-    tokenizer = AutoTokenizer.from_pretrained(folder, **place)
+
+
+def _convert_tokenizer(link: Path, folder: Path, *, digits_apart: bool) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, **_place(link))
+    if digits_apart:
+        words = ByteLevel(add_prefix_space=False, use_regex=True)
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), words])
     for option in ("local_files_only", "is_local"):
         tokenizer.init_kwargs.pop(option, None)
     tokenizer.save_pretrained(folder)
+
+
+def _place(link: Path) -> dict[str, Any]:
+    return {"gguf_file": link.name, "local_files_only": True, "trust_remote_code": False}

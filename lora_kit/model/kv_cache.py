@@ -34,44 +34,92 @@ class Span(NamedTuple):
         return self.start + self.tokens
 
 
+class Group(NamedTuple):
+    """Tokens of a step that attend together.
+
+    Args:
+        rows: Their rows, int64 ``(B,)``; None for the first B rows of the cache.
+        tokens: Numbers ``(B, T)`` of each row's tokens in the step; its last one again where it has fewer.
+    """
+
+    rows: Tensor | None
+    tokens: Tensor
+
+
+class Step(NamedTuple):
+    """Tokens that one pass computes for the first rows, a few of each, those of a row in order.
+
+    Args:
+        slots: Row of each token, int64 ``(N,)``.
+        positions: Its position, int64 ``(N,)``.
+        groups: The first token of every row; then all others, of the rows that have some.
+    """
+
+    slots: Tensor
+    positions: Tensor
+    groups: Sequence[Group]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.groups[0].tokens)
+
+
 @dataclass(slots=True)
 class KeyValueCache:
     """Keys and values, ``(slots, key-value heads, capacity, D)`` for each layer.
 
-    A forward pass is either a ``read`` of spans laid end to end, or a ``step`` of one token for each of the
-    first B slots. Whoever runs it announces it first; then each layer calls :meth:`update`.
+    A forward pass is either a ``read`` of spans laid end to end, or a ``step`` of a few tokens for each of
+    the first B slots. Whoever runs it announces it first; then each layer calls :meth:`update`.
 
     Args:
         slots: How many rows there can be at once.
         spans: What the present pass computes; empty in a step.
-        lengths: Tokens known of each row of a step, int64 ``(B,)``, before the step.
+        step: What it computes if it is a step.
         longest: Most tokens that any row has after the pass.
     """
 
     slots: int
     spans: Sequence[Span] = ()
-    lengths: Tensor | None = None
+    step: Step | None = None
     longest: int = 0
     _keys: list[Tensor] = field(default_factory=list)
     _values: list[Tensor] = field(default_factory=list)
-    _rows: Tensor | None = None
+    _index: tuple[int, Tensor] | None = None
 
     def announce_read(self, spans: Sequence[Span]) -> None:
         """Say that the next pass reads spans laid end to end."""
-        self.spans, self.lengths = spans, None
+        self.spans, self.step = spans, None
         self.longest = max(span.end for span in spans)
 
-    def announce_step(self, lengths: Sequence[int], device: torch.device) -> None:
-        """Say that the next pass computes one token for each of the first B rows."""
-        self.spans, self.lengths = (), torch.tensor(lengths, device=device)
-        self._rows = torch.arange(len(lengths), device=device)
-        self.longest = max(lengths) + 1
+    def announce_step(self, lengths: Sequence[int], counts: Sequence[int], device: torch.device) -> Step:
+        """Say that the next pass computes tokens for each of the first rows.
+
+        Args:
+            lengths: Tokens known of each row.
+            counts: Tokens that are new of each, at least one.
+            device: Of the model.
+        """
+        where = [(row, at) for row, count in enumerate(counts) for at in range(count)]
+        number = {place: at for at, place in enumerate(where)}
+        groups = [Group(None, torch.tensor([[number[row, 0]] for row in range(len(counts))], device=device))]
+        if more := [row for row, count in enumerate(counts) if count > 1]:
+            most = range(1, max(counts))
+            tokens = [[number[row, min(at, counts[row] - 1)] for at in most] for row in more]
+            groups.append(Group(torch.tensor(more, device=device), torch.tensor(tokens, device=device)))
+        slots = torch.tensor([row for row, _ in where], device=device)
+        positions = torch.tensor([lengths[row] + at for row, at in where], device=device)
+        self.spans, self._index = (), None
+        self.step = Step(slots, positions, groups)
+        self.longest = max(length + count for length, count in zip(lengths, counts, strict=True))
+        return self.step
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Take in a layer's new keys and values.
 
         Args:
-            key: Float ``(1, key-value heads, T, D)`` in a read, ``(B, key-value heads, 1, D)`` in a step.
+            key: Float ``(1, key-value heads, T, D)``; in a step of one token a row also
+                ``(B, key-value heads, 1, D)``.
             value: Like ``key``.
             layer: Number of the layer.
 
@@ -80,10 +128,10 @@ class KeyValueCache:
             span. With several spans, use :meth:`row`.
         """
         keys, values = self._room(key, value, layer)
-        if self.lengths is not None:
-            rows = len(self.lengths)
-            keys[self._rows, :, self.lengths] = key[:, :, 0]
-            values[self._rows, :, self.lengths] = value[:, :, 0]
+        if self.step is not None:
+            self._store(keys, key)
+            self._store(values, value)
+            rows = self.step.rows
             return keys[:rows, :, : self.longest], values[:rows, :, : self.longest]
         at = 0
         for span in self.spans:
@@ -91,6 +139,16 @@ class KeyValueCache:
             values[span.slot, :, span.start : span.end] = value[0, :, at : at + span.tokens]
             at += span.tokens
         return self.row(layer, self.spans[0])
+
+    def _store(self, stored: Tensor, new: Tensor) -> None:
+        """Write a step's tokens: as rows of one long matrix, four times as quick as by three indices."""
+        assert self.step is not None
+        _, heads, capacity, size = stored.shape
+        if self._index is None or self._index[0] != capacity:
+            first = (self.step.slots * heads * capacity + self.step.positions)[:, None]
+            head = torch.arange(heads, device=stored.device) * capacity
+            self._index = capacity, (first + head).flatten()
+        stored.view(-1, size).index_copy_(0, self._index[1], new.transpose(1, 2).reshape(-1, size))
 
     def get_seq_length(self) -> int:
         """Places that a pass can look at; MPT asks for it, as of transformers' caches."""

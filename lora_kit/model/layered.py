@@ -5,27 +5,26 @@ For a look at some logits of a model that need not fit into memory; training and
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lora_kit.errors import ModelError
-from lora_kit.model.adapter_inject import attach_adapter
+from lora_kit.model.adapter_inject import MAGNITUDE, attach_adapter
 from lora_kit.model.bare import bare_model
 from lora_kit.model.base import BaseFiles
-from lora_kit.model.folder import check_folder
 from lora_kit.model.lora_ops import ADAPTER
-from lora_kit.model.quantize import as_four_bits_hold
+from lora_kit.model.quantize import as_held
 from lora_kit.model.quiet import quiet_libraries
-from lora_kit.model.safetensors_file import read_header
+from lora_kit.model.stored_weights import Read, reader_of
+from lora_kit.model.token_rows import SETTING, detach_rows, reader_with_rows, saved_rows
 from lora_kit.recipe.schema import QuantizationSpec
 
+Source: TypeAlias = Callable[..., Tensor]  # takes ``rows`` if it reads a file
 OLD_HEAD = "embed_out.weight"  # GPT-NeoX's files; transformers 5 renames it while it loads
-Read = Callable[[str], Tensor]
 
 
 def layered_model(
@@ -34,6 +33,7 @@ def layered_model(
     dtype: torch.dtype,
     quantization: QuantizationSpec | None = None,
     adapter: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None,
+    read: Read | None = None,
 ) -> nn.Module:
     """Open a base, with an adapter maybe, on the CPU and in evaluation mode, without reading its weights.
 
@@ -42,19 +42,23 @@ def layered_model(
         dtype: Number type of the base's weights.
         quantization: The recipe's section; 4-bit weights are rounded as bitsandbytes holds them.
         adapter: Content of adapter_config.json and adapter_model.safetensors.
+        read: Where weights come from; None: the base's own files.
 
     Raises:
         ModelError: The adapter doesn't fit; when the model runs, also a weight that no file holds.
     """
     bare = _empty(files, dtype)
     four_bit = _linear(bare) if quantization and quantization.method != "none" else frozenset()
-    read = partial(_read, _shards_of(files), dtype)
+    read = read or reader_of(files, dtype)
     model = bare.requires_grad_(requires_grad=False)
     if adapter is not None:
         model = attach_adapter(bare, *adapter)
         for module in model.modules():  # lora_ops would pack weights into matrices that stay in memory
             vars(module).pop("forward", None)
     base = bare_model(model)
+    if adapter is not None:
+        read = reader_with_rows(read, _changed(base, *adapter))
+        detach_rows(base)
     for path, module in base.named_modules():
         if any(p is not None and p.is_meta for p in module._parameters.values()):  # noqa: SLF001 - own ones only
             sources = {
@@ -65,13 +69,49 @@ def layered_model(
             if path.removesuffix(".base_layer") in four_bit:
                 assert quantization is not None
                 sources["weight"] = partial(_rounded, sources["weight"], quantization)
-            _on_demand(module, sources)
+            user = _user(base, path)
+            if isinstance(module, nn.Embedding) and user is module:
+                _rows_on_demand(module, sources["weight"])
+            else:
+                _on_demand(module, sources, user)
     return model.eval()
+
+
+def head_source(model: PreTrainedModel, read: Read) -> Source:
+    """Return a function ``rows -> weight`` of a model's output matrix, which may be its embedding.
+
+    So that logits can be made a piece of the vocabulary at a time: it is the largest matrix of most models.
+    """
+    head = model.get_output_embeddings()
+    assert head.bias is None, "no family has one"
+    path = next(path for path, module in model.named_modules() if module is head)
+    return _source(f"{path}.weight", model, read, {})
 
 
 def four_bit_names(files: BaseFiles) -> frozenset[str]:
     """Names of the layers that a 4-bit base holds in 4 bits: the linear ones, the head aside."""
     return _linear(_empty(files, torch.float32))
+
+
+def changed_rows(
+    files: BaseFiles, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, tuple[list[int], Tensor]]:
+    """Return ids and rows that an adapter puts into embedding and head, by the names that files have.
+
+    Args:
+        files: The base.
+        config: Content of adapter_config.json.
+        tensors: Content of adapter_model.safetensors.
+    """
+    return _changed(_empty(files, torch.float32), config, tensors)
+
+
+def _changed(
+    base: PreTrainedModel, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, tuple[list[int], Tensor]]:
+    rows = saved_rows(base, config.get(SETTING), tensors)
+    old = OLD_HEAD.removesuffix(".weight")
+    return rows | ({old: rows["lm_head"]} if "lm_head" in rows else {})
 
 
 def _empty(files: BaseFiles, dtype: torch.dtype) -> PreTrainedModel:
@@ -88,16 +128,15 @@ def _linear(model: PreTrainedModel) -> frozenset[str]:
 
 
 def _rounded(read: Callable[[], Tensor], quantization: QuantizationSpec) -> Tensor:
-    return as_four_bits_hold(read(), quantization)
+    return as_held(read(), quantization)
 
 
-def _source(
-    name: str, base: PreTrainedModel, read: Read, adapter: Mapping[str, Tensor]
-) -> Callable[[], Tensor]:
+def _source(name: str, base: PreTrainedModel, read: Read, adapter: Mapping[str, Tensor]) -> Source:
     """Say where a parameter comes from; a tied head may have no tensor of its own."""
     mark = f".{ADAPTER}.weight"
     if name.endswith(mark):
-        tensor = adapter[f"base_model.model.{name.removesuffix(mark)}.weight"]
+        saved = f"base_model.model.{name.removesuffix(mark)}"
+        tensor = adapter[saved if saved.endswith(MAGNITUDE) else f"{saved}.weight"]
         return lambda: tensor
     plain = name.replace(".base_layer.", ".")
     if base.get_submodule(name.rpartition(".")[0]) is not base.get_output_embeddings():
@@ -108,17 +147,25 @@ def _source(
     return partial(_first_found, read, (plain, OLD_HEAD, *tied))
 
 
-def _first_found(read: Read, names: tuple[str, ...]) -> Tensor:
+def _first_found(read: Read, names: tuple[str, ...], rows: slice | Tensor | None = None) -> Tensor:
     for name in names[:-1]:
         try:
-            return read(name)
+            return read(name, rows)
         except ModelError:
             continue
-    return read(names[-1])
+    return read(names[-1], rows)
 
 
-def _on_demand(module: nn.Module, sources: Mapping[str, Callable[[], Tensor]]) -> None:
-    """Read a module's own parameters before it runs, and drop them after."""
+def _user(base: PreTrainedModel, path: str) -> nn.Module:
+    """Return who looks at a module's parameters: the module, or DoRA's layer around it."""
+    for part in (path.removesuffix(".base_layer"), path.removesuffix(f".{ADAPTER}").rpartition(".")[0]):
+        if getattr(around := base.get_submodule(part), "lora_variant", None):
+            return around
+    return base.get_submodule(path)
+
+
+def _on_demand(module: nn.Module, sources: Mapping[str, Source], user: nn.Module) -> None:
+    """Read a module's own parameters before its user runs, and drop them after."""
     empty = dict(module._parameters)  # noqa: SLF001
 
     def before(*_: object) -> None:
@@ -128,20 +175,22 @@ def _on_demand(module: nn.Module, sources: Mapping[str, Callable[[], Tensor]]) -
     def after(*_: object) -> None:
         module._parameters.update(empty)  # noqa: SLF001
 
-    module.register_forward_pre_hook(before)
-    module.register_forward_hook(after, always_call=True)
+    user.register_forward_pre_hook(before)
+    user.register_forward_hook(after, always_call=True)
 
 
-def _shards_of(files: BaseFiles) -> dict[str, Any]:
-    folder = check_folder(files.folder)
-    return {name: shard for shard in folder.shards for name in read_header(shard)}
+def _rows_on_demand(embedding: nn.Embedding, source: Source) -> None:
+    """Read the rows of the ids that occur, and give the embedding their places among these."""
+    empty = embedding._parameters["weight"]  # noqa: SLF001
+    embedding.padding_idx = None  # matters to gradients only, and may lie beyond the rows that are read
 
+    def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        ids, places = inputs[0].unique(return_inverse=True)
+        embedding._parameters["weight"] = nn.Parameter(source(rows=ids), requires_grad=False)  # noqa: SLF001
+        return (places, *inputs[1:])
 
-def _read(shards: Mapping[str, Any], dtype: torch.dtype, name: str) -> Tensor:
-    """Read a tensor into memory of its own, so that the file's pages can go; files may lack the prefix."""
-    found = next((n for n in (name, name.partition(".")[2]) if n in shards), None)
-    if found is None:
-        raise ModelError(f"no file holds the weight {name}", cure="fetch or convert the model again")
-    with safe_open(shards[found], framework="pt") as stored:
-        tensor: Tensor = stored.get_tensor(found)
-        return tensor.to(dtype, copy=True)
+    def after(*_: object) -> None:
+        embedding._parameters["weight"] = empty  # noqa: SLF001
+
+    embedding.register_forward_pre_hook(before)
+    embedding.register_forward_hook(after, always_call=True)

@@ -18,6 +18,7 @@ from lora_kit.model.attention import register_segment_attention
 from lora_kit.model.base import BaseFiles
 from lora_kit.model.folder import check_folder, listing
 from lora_kit.model.misfit import refuse_misfit
+from lora_kit.model.quantize import multiply_unpacked
 from lora_kit.model.quiet import quiet_libraries
 from lora_kit.model.safetensors_file import read_header
 from lora_kit.recipe.schema import QuantizationSpec
@@ -66,11 +67,12 @@ def load_model(
         silent = dict.fromkeys(files.family.dropouts, 0.0)
         options["config"] = CONFIG_MAPPING[files.config["model_type"]].from_dict(kept | silent)
     if quantization.method != "none":
-        options["quantization_config"] = _four_bit(quantization)
+        options["quantization_config"] = _packed(quantization)
         _refuse_non_finite(_tensors_on_disk(files), files)
     model = _open(files, options)
     _refuse_non_finite(_floating(model), files)
     model.requires_grad_(requires_grad=False)
+    multiply_unpacked(model, options["dtype"])
     # True makes transformers build a cache in training, and with it another mask.
     model.config.use_cache = False
     return model.eval()
@@ -95,7 +97,9 @@ def check_vocabulary(files: BaseFiles, tokens: Mapping[str, int]) -> None:
         )
 
 
-def _four_bit(spec: QuantizationSpec) -> BitsAndBytesConfig:
+def _packed(spec: QuantizationSpec) -> BitsAndBytesConfig:
+    if spec.method == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=spec.method,
@@ -131,7 +135,7 @@ def _floating(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
 
 
 def _tensors_on_disk(files: BaseFiles) -> Iterable[tuple[str, Tensor]]:
-    """What is quantized hides NaN, so a 4-bit base is checked as it is stored."""
+    """What is quantized hides NaN, so such a base is checked as it is stored."""
     model = check_folder(files.folder)
     for shard in model.shards:
         with safe_open(shard, framework="pt") as stored:

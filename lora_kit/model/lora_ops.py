@@ -4,7 +4,7 @@ peft computes ``W x + scaling B (A dropout(x))`` with a tensor for each term, an
 layer. Here the frozen W and the A of all layers that share an input (q, k, v; gate, up) lie in one matrix,
 row under row, so that one product gives the outputs and the rank-R states, and its transpose gives the whole
 gradient of the input; B then adds into the outputs in place. The modules stay peft's: their weights are views
-of the matrix, so that saving, merging and switching the adapter off work as ever. 4-bit weights are unpacked
+of the matrix, so that saving, merging and switching the adapter off work as ever. Packed weights are unpacked
 into such a matrix for each product, and again in the backward pass: nothing dense is kept. What isn't plain
 LoRA in one number type is left to peft's own forward.
 """
@@ -15,12 +15,14 @@ from typing import Any, TypeAlias
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 
 from lora_kit.model.product import product
-from lora_kit.model.quantize import dense_weight, is_four_bit, number_type
+from lora_kit.model.quantize import dense_weight, is_packed, number_type
 
 ADAPTER = "default"  # peft's name for a model's only adapter
+START = "lora_kit_start"  # attribute of a layer: the factors that PiSSA takes away from its weight
 Context: TypeAlias = Any  # of torch.autograd.Function, which has no public type
 
 
@@ -31,7 +33,7 @@ class Adapter:
     Args:
         out: Columns of the layer's output.
         rank: Columns of its rank-R states.
-        down: A, ``(R, in)``.
+        down: A, ``(R, in)``; without gradient for PiSSA's first factors, which are an adapter of their own.
         up: B, ``(out, R)``.
         scaling: Factor of B A.
         dropout: Probability, 0 outside of training.
@@ -68,11 +70,15 @@ class Projections:
                 place = slice(rank, rank := rank + len(down))
                 chance = getattr(layer.lora_dropout[ADAPTER], "p", 0.0) if layer.training else 0.0
                 found.append(Adapter(columns, place, down, up, layer.scaling[ADAPTER], chance))
+                if start := vars(layer).get(START):
+                    place = slice(rank, rank := rank + len(start.down))
+                    factors = start.down, start.up
+                    found.append(Adapter(columns, place, *factors, layer.scaling[ADAPTER], 0.0))
         return found
 
     def packed(self, adapters: Sequence[Adapter]) -> Tensor:
         """Return W and A as one matrix, ``(out + sum of R, in)``, made where they lie elsewhere."""
-        if any(map(is_four_bit, self.bases)):
+        if any(map(is_packed, self.bases)):
             return torch.cat(
                 [*map(dense_weight, self.bases), *(adapter.down.detach() for adapter in adapters)]
             )
@@ -234,17 +240,34 @@ def base_layer(layer: nn.Module) -> nn.Linear:
 
 def is_plain(layer: nn.Module) -> bool:
     """Whether a layer is frozen, in one number type, with at most one unmerged vanilla adapter."""
-    if type(layer) is nn.Linear or is_four_bit(layer):
+    return _is_simple(layer) and not (
+        isinstance(layer, LoraLayer) and layer.lora_variant and not layer.disable_adapters
+    )
+
+
+def has_magnitudes(layer: nn.Module) -> bool:
+    """Whether a layer is plain but for DoRA's magnitudes, and draws no dropout now."""
+    return (
+        isinstance(layer, LoraLayer)
+        and type(layer.lora_variant.get(ADAPTER)) is DoraLinearVariant
+        and not layer.disable_adapters
+        and _is_simple(layer)
+        and not (layer.training and getattr(layer.lora_dropout[ADAPTER], "p", 0.0))
+    )
+
+
+def _is_simple(layer: nn.Module) -> bool:
+    if type(layer) is nn.Linear or is_packed(layer):
         assert isinstance(layer, nn.Linear)
         return not layer.weight.requires_grad and number_type(layer) is not None
-    if not isinstance(layer, LoraLayer) or not is_plain(layer.base_layer):
+    if not isinstance(layer, LoraLayer) or not _is_simple(layer.base_layer):
         return False
     weight = layer.base_layer.weight
     if layer.merged or weight.requires_grad or autocasts(weight):
         return False
     if layer.disable_adapters:
         return True
-    return _vanilla(layer) and layer.lora_A[ADAPTER].weight.dtype == number_type(base_layer(layer))
+    return _alone(layer) and layer.lora_A[ADAPTER].weight.dtype == number_type(base_layer(layer))
 
 
 def autocasts(tensor: Tensor) -> bool:
@@ -252,11 +275,10 @@ def autocasts(tensor: Tensor) -> bool:
     return torch.is_autocast_enabled(tensor.device.type)
 
 
-def _vanilla(layer: LoraLayer) -> bool:
+def _alone(layer: LoraLayer) -> bool:
     alone = list(layer.active_adapters) == [ADAPTER] and list(layer.lora_A) == [ADAPTER]
     return (
         alone
-        and not layer.lora_variant
         and layer.lora_B[ADAPTER].bias is None
         and type(layer.lora_dropout[ADAPTER]) in (nn.Identity, nn.Dropout)
     )

@@ -21,29 +21,36 @@ Context: TypeAlias = Any  # of torch.autograd.Function, which has no public type
 
 class _SumOfNats(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Context, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def forward(
+        ctx: Context, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
         head = (weight, bias)
         if not ctx.needs_input_grad[0]:
-            return target_nats(hidden, *head, targets).sum()
+            each = target_nats(hidden, *head, targets)
+            ctx.mark_non_differentiable(each)
+            return each.sum(), each
         gradient = torch.empty_like(hidden)
+        each = torch.empty(len(targets), dtype=torch.float64, device=hidden.device)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         for rows, logits, wanted in _chunks(hidden, *head, targets):
             nats, softmax = _nats_and_softmax(logits, wanted)
+            each[rows] = nats
             total += nats.sum(dtype=torch.float64)
             softmax.scatter_add_(1, wanted, softmax.new_full(wanted.shape, -1.0))
             torch.mm(softmax.to(weight.dtype), weight, out=gradient[rows])
         ctx.save_for_backward(gradient)
-        return total
+        ctx.mark_non_differentiable(each)
+        return total, each
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Context, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Context, grad_output: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output.to(gradient.dtype), None, None, None
 
 
-def sum_of_nats(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
-    """Sum the cross-entropy of each target, differentiable with respect to ``hidden``.
+def sum_of_nats(hidden: Tensor, head: nn.Linear, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the cross-entropy of each target, differentiable with respect to ``hidden``; return each as well.
 
     Args:
         hidden: Float ``(N, H)``, the states that predict the targets, in the head's number type.
@@ -51,11 +58,11 @@ def sum_of_nats(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
         targets: Int64 ``(N,)``.
 
     Returns:
-        Float64 scalar, natural log; exactly 0 when N = 0. Logits have the head's number type, and float32 at
-        least from there on, as in transformers.
+        Float64 scalar, natural log, exactly 0 when N = 0; and float64 ``(N,)`` without gradient. Logits have
+        the head's number type, and float32 at least from there on, as in transformers.
     """
     assert not head.weight.requires_grad, "the head is frozen"
-    result: Tensor = _SumOfNats.apply(hidden, head.weight, head.bias, targets)
+    result: tuple[Tensor, Tensor] = _SumOfNats.apply(hidden, head.weight, head.bias, targets)
     return result
 
 

@@ -7,6 +7,7 @@ and ours obey it, in training mode alone.
 
 import ctypes
 import sys
+from contextlib import suppress
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -39,3 +40,10 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _KEEP_BYTES)) and bool(mallopt(_TRIM_THRESHOLD, _KEEP_BYTES))
+
+
+def return_freed_memory() -> None:
+    """Hand what the C library has kept back to the system, for another process; only glibc keeps any."""
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)

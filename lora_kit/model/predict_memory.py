@@ -25,6 +25,9 @@ from lora_kit.recipe.schema import QuantizationSpec, Recipe, TrainSpec
 
 PROGRAM = 650 * 10**6  # torch, transformers and peft, imported
 ADAPTER_BYTES = 16  # weight, gradient and AdamW's two moments, float32
+# Matrices as large as the largest weight, float32: for a moment in DoRA's products (row lengths) and at the
+# start of PiSSA and LoftQ (a singular value decomposition and its operand).
+DORA_WORK, START_WORK = 3, 5
 NESTED = 1 + 4 / 256  # bytes of a block's constant in 8 bits, and its share of their own (arXiv 2305.14314)
 BLOCK = 64  # weights that share a constant
 COUNTED_ATTENTION = "lora_kit_counted"
@@ -39,7 +42,7 @@ class MemoryNeed:
         parameters: Of the base.
         trained: Of the adapter.
         base: Its weights and buffers, as they are stored.
-        adapter: Weights, gradients and moments.
+        adapter: Weights, gradients and moments; for PiSSA the first factors, for DoRA those of known lengths.
         activations: What a full micro-batch keeps for its backward pass.
         work: The largest tensors that are there for a moment: logits, a layer's weights unpacked.
     """
@@ -78,22 +81,37 @@ def predict_memory(recipe: Recipe, config: Mapping[str, Any]) -> MemoryNeed:
         _stored(p, recipe.quantization, packed=four_bit and id(p) in layers) for p in base.parameters()
     )
     stored += sum(buffer.numel() * buffer.element_size() for buffer in base.buffers())
-    trained = sum(
-        recipe.lora.rank * (layer.in_features + layer.out_features)
+    adapted = [
+        layer
         for name, layer in base.named_modules()
         if isinstance(layer, nn.Linear) and any(f".{name}".endswith(f".{target}") for target in targets)
-    )
-    rows = min(CHUNK_ROWS, _budget(recipe))
-    logits = 2 * 4 * rows * config["vocab_size"]
-    largest = max(layer.weight.numel() for layer in layers.values()) * dtype.itemsize
+    ]
+    factors = sum(recipe.lora.rank * (layer.in_features + layer.out_features) for layer in adapted)
+    trained = factors + (sum(layer.out_features for layer in adapted) if recipe.lora.dora else 0)
+    ends = {id(end.weight): end for end in (base.get_input_embeddings(), base.get_output_embeddings())}
+    trained += len(recipe.lora.train_tokens) * sum(end.weight.shape[1] for end in ends.values())
+    kept = factors if recipe.lora.init == "pissa" or recipe.lora.dora else 0
+    activations = _activations(recipe, config, family, base.config.num_hidden_layers)
+    largest = max(layer.weight.numel() for layer in layers.values())
     return MemoryNeed(
         parameters=sum(p.numel() for p in base.parameters()),
         trained=trained,
         base=stored,
-        adapter=ADAPTER_BYTES * trained,
-        activations=_activations(recipe, config, family, base.config.num_hidden_layers),
-        work=logits + (largest if four_bit else 0),
+        adapter=ADAPTER_BYTES * trained + 4 * kept,
+        activations=activations,
+        work=max(
+            _work(recipe, config, largest),
+            0 if recipe.lora.init == "default" else START_WORK * 4 * largest - activations,
+        ),
     )
+
+
+def _work(recipe: Recipe, config: Mapping[str, Any], largest: int) -> int:
+    """Bytes of the tensors that are there for a moment in a step; ``largest`` is a weight's numbers."""
+    logits = 2 * 4 * min(CHUNK_ROWS, _budget(recipe)) * int(config["vocab_size"])
+    size = getattr(torch, recipe.base.dtype).itemsize
+    unpacked = 0 if recipe.quantization.method == "none" else size * largest
+    return logits + unpacked + (DORA_WORK * 4 * largest if recipe.lora.dora else 0)
 
 
 def _on_meta(
@@ -115,12 +133,17 @@ def _on_meta(
 def _stored(parameter: Tensor, spec: QuantizationSpec, *, packed: bool) -> int:
     if not packed:
         return parameter.numel() * parameter.element_size()
+    if spec.method == "int8":
+        return parameter.numel() + 4 * len(parameter)  # a constant a row
     blocks = -(-parameter.numel() // BLOCK)
     return parameter.numel() // 2 + int(blocks * (NESTED if spec.double_quant else 4))
 
 
 def _activations(recipe: Recipe, config: Mapping[str, Any], family: Family, layers: int) -> int:
-    """Bytes that autograd saves in a full micro-batch."""
+    """Bytes that autograd saves in a full micro-batch: nothing below the first adapter."""
+    if recipe.lora.layers != "all":
+        layers = min(layers, int(recipe.lora.layers.removeprefix("last-")))
+        recipe = recipe.model_copy(update={"lora": recipe.lora.model_copy(update={"layers": "all"})})
     one, two = (_saved(recipe, config, family, count) for count in (1, 2))
     if recipe.engine.memory == "low":  # layers' inputs, and one layer at a time
         tokens = _budget(recipe)
@@ -138,9 +161,10 @@ def _budget(recipe: Recipe) -> int:
 def _saved(recipe: Recipe, config: Mapping[str, Any], family: Family, layers: int) -> int:
     model = _on_meta(config, family, getattr(torch, recipe.base.dtype), layers)
     lora = LoraConfig(
-        r=recipe.lora.rank,
+        r=recipe.lora.rank * (2 if recipe.lora.init == "pissa" else 1),
         lora_dropout=recipe.lora.dropout,
         target_modules=list(target_names(model, recipe.lora, family)),
+        use_dora=recipe.lora.dora,
     )
     with quiet_libraries(), torch.device("meta"):
         adapted = get_peft_model(model, lora).train()

@@ -55,10 +55,16 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     """Read the names and places of the tensors in a file, in the file's order.
 
     Raises:
-        ModelError: The file is not safetensors, or its header contradicts itself or the file's size.
+        ModelError: The file can't be read or is not safetensors, or its header contradicts itself or the file's size.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise ModelError(
+            f"can't be read: {(error.strerror or str(error)).lower()}", where=str(path)
+        ) from error
+    with stream as file:
         start = file.read(16)
         length = int.from_bytes(start[:8], "little")
         if size < 10 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):

@@ -15,9 +15,10 @@ def recipe_fingerprint(recipe: Recipe) -> str:
 
 
 def training_fingerprint(recipe: Recipe) -> str:
-    """Return 64 hex digits over what shapes the adapter: not ``name``, ``evaluate`` and who is told."""
+    """Return 64 hex digits over what shapes the adapter: not ``name``, ``evaluate``, audits and who is told."""
     plain = {key: value for key, value in portable(recipe).items() if key not in {"name", "evaluate"}}
-    plain["engine"].pop("trackers")
+    for key in ("trackers", "audit"):
+        plain["engine"].pop(key)
     return _digest(plain)
 
 

@@ -123,7 +123,7 @@ def _words(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "object":
         return "a mapping of names"
     if schema["type"] == "array":
-        return f"a list of {_words(schema['items'])}"
+        return f"a list of {' or '.join(map(_words, _options(schema['items'])))}"
     words = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text"}
     marks = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     # LARGEST only keeps absurd numbers away from the libraries below: no need to read it beside every key

@@ -29,7 +29,16 @@ class Rule:
     cure: str
 
 
+# pissa would have to round the rest of the weights anew; loftq begins with what a rounding loses.
+FOUR_BITS = ("nf4", "fp4")
+FITS_INIT = {"pissa": ("none",), "loftq": FOUR_BITS}
 RULES = (
+    Rule(
+        ("train.finish_by", "train.max_minutes"),
+        lambda moment, minutes: moment is not None and minutes is not None,
+        "{0} is given together with train.max_minutes {1}",
+        "keep one of the two",
+    ),
     Rule(
         ("train.epochs", "train.steps"),
         lambda epochs, steps: epochs is not None and steps is not None,
@@ -80,15 +89,41 @@ RULES = (
     ),
     Rule(
         ("quantization.double_quant", "quantization.method"),
-        lambda double, method: method == "none" and double is not _default("quantization.double_quant"),
-        "{0} has no effect: quantization.method is none",
+        lambda double, method: (
+            method not in FOUR_BITS and double is not _default("quantization.double_quant")
+        ),
+        "{0} has no effect: quantization.method is {1}",
         "set quantization.method to nf4, or remove it",
     ),
     Rule(
         ("quantization.compute_dtype", "quantization.method"),
-        lambda dtype, method: method == "none" and dtype != _default("quantization.compute_dtype"),
-        "{0} has no effect: quantization.method is none",
+        lambda dtype, method: method not in FOUR_BITS and dtype != _default("quantization.compute_dtype"),
+        "{0} has no effect: quantization.method is {1}",
         "set quantization.method to nf4, or remove it",
+    ),
+    Rule(
+        ("lora.init", "quantization.method"),
+        lambda init, method: method not in FITS_INIT.get(init, (method,)),
+        "{0} does not go with quantization.method {1}",
+        "pissa needs none, loftq needs nf4 or fp4; default goes with all",
+    ),
+    Rule(
+        ("lora.dora", "quantization.method"),
+        lambda dora, method: dora is True and method == "int8",
+        "{0} does not go with quantization.method {1}",
+        "set quantization.method to nf4, or lora.dora to false",
+    ),
+    Rule(
+        ("lora.dora", "lora.init"),
+        lambda dora, init: dora is True and init != "default",
+        "{0} does not go with lora.init {1}",
+        "keep one of the two",
+    ),
+    Rule(
+        ("engine.trunk_cache", "lora.train_tokens"),
+        lambda trunk, tokens: trunk == "on" and bool(tokens),
+        "{0} does not go with lora.train_tokens {1}: what enters the layers is trained",
+        "set it to off, or remove lora.train_tokens",
     ),
     Rule(
         ("engine.trunk_cache", "lora.layers"),

@@ -143,13 +143,33 @@ class LoraSpec(Spec):
     rank_stabilized: StrictBool = Field(
         default=False, description="Scale by alpha / sqrt(rank) (arXiv 2312.03732)."
     )
+    init: Literal["default", "pissa", "loftq"] = Field(
+        "default",
+        description="What A and B begin with. `default`: A random, B zero. `pissa`: the principal part of "
+        "each weight, which training then moves (arXiv 2404.02948); the saved adapter has twice the rank and "
+        "belongs to the unchanged base. `loftq`: what 4 bits lose of each weight (arXiv 2310.08659, one "
+        "round); the adapter belongs to the 4-bit base and its dequantised weights.",
+    )
+    dora: StrictBool = Field(
+        default=False,
+        description="Train the length of each row of the weights as well, apart from its direction (DoRA, "
+        "arXiv 2402.09353): slower, often better at low rank.",
+    )
+    train_tokens: Annotated[tuple[Text | NonNegative, ...], Field(strict=False)] = Field(
+        (),
+        description="Tokens whose rows of embedding and head are trained too, by text or number: "
+        '`["<|im_end|>", 17]`. The tokenizer must have them (reserved ones, for instance): none is added.',
+    )
 
 
 class QuantizationSpec(Spec):
     """How the frozen weights are stored."""
 
-    method: Literal["none", "nf4", "fp4"] = Field(
-        "none", description="4-bit type of the frozen linear layers (QLoRA)."
+    method: Literal["none", "nf4", "fp4", "int8"] = Field(
+        "none",
+        description="Type that the frozen linear layers are held in (bitsandbytes): `nf4` or `fp4`, 4 bits "
+        "(QLoRA); `int8`, with a constant for each row. Products are made with the unpacked weights. "
+        "Embedding, head and norms stay as they are.",
     )
     double_quant: StrictBool = Field(default=True, description="Quantize the quantization constants too.")
     compute_dtype: Literal["float32", "bfloat16"] = Field(
@@ -157,11 +177,41 @@ class QuantizationSpec(Spec):
     )
 
 
-class TrainSpec(Spec):
+class DeadlineSpec(Spec):
+    """When a run has to be over."""
+
+    max_minutes: Annotated[FiniteFloat, Field(gt=0, le=1e6)] | None = Field(
+        None,
+        description="Minutes of the whole command, loading, saving and audits included (with `lora-kit run` "
+        "evaluation, merge and report too): as many steps as there is time for, the learning rate at its end "
+        "with the last one, planned anew when the machine's speed changes. `steps` or `epochs` beside it are "
+        "the most that are made; without them rows are passed over again until the time is used. A run that "
+        "was cut goes on with the minutes that are left.",
+    )
+    finish_by: (
+        Annotated[
+            StrictStr, Field(pattern=r"^([01]?[0-9]|2[0-3]):[0-5][0-9]$", examples=["23:00", "06:30"])
+        ]
+        | None
+    ) = Field(
+        None,
+        description="The same up to a time of day, the next one after the run begins (in the machine's time "
+        "zone); exclusive with `max_minutes`.",
+    )
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether the number of steps depends on time."""
+        return self.max_minutes is not None or self.finish_by is not None
+
+
+class TrainSpec(DeadlineSpec):
     """The training loop."""
 
     steps: Count | None = Field(None, description="Optimizer steps; exclusive with `epochs`.")
-    epochs: Count | None = Field(None, description="Passes over the rows; 1 if `steps` is absent too.")
+    epochs: Count | None = Field(
+        None, description="Passes over the rows; 1 if `steps` is absent too, and there is no deadline."
+    )
     batch_size: Count = Field(8, description="Examples in one optimizer step.")
     micro_batch_tokens: Count | Literal["auto"] = Field(
         1024,
@@ -224,6 +274,11 @@ class EngineSpec(Spec):
         None,
         description="Most memory that training may take, such as `6GB` (of the GPU, else of the process): "
         "`train.micro_batch_tokens: auto` stays below it; a run that can't is refused before its first step.",
+    )
+    audit: Literal["on", "off"] = Field(
+        "on",
+        description="`on` looks at model, rows and disk before the first step, in seconds, and at the adapter "
+        "after the last one, in a process of its own; what is wrong ends the command with an error.",
     )
     trackers: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Field(strict=False)

@@ -11,10 +11,11 @@ from typing import Any
 
 from lora_kit.artifacts.adapter import PROVENANCE
 from lora_kit.artifacts.manifest import read_object
-from lora_kit.artifacts.metrics_log import read_metrics
+from lora_kit.artifacts.metrics_log import stream_metrics
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.errors import DataError, ModelError
 from lora_kit.report.evaluation_files import RESULTS, EvaluationFiles, read_evaluation
+from lora_kit.report.ledger import PER_ROW, Ledger, Visits, build_ledger
 
 CERTIFICATE = "certificate.json"
 
@@ -25,25 +26,29 @@ class RunFacts:
 
     Args:
         path: Its directory.
-        steps: Lines of metrics.jsonl.
+        steps: Lines of metrics.jsonl, without what they say of each row.
+        ledger: What they say of each row; None if they don't.
         state: run.json.
         recipe: Text of recipe.yaml.
         data: data_report.json.
         adapter: adapter/lora_kit.json.
         certificate: merged/certificate.json.
         budget: token_budget.json; empty where nothing was measured and no allocation failed.
+        audit: audit.json; empty where there was none.
         evaluations: Suite to its results.json and the judges' words.
         absent: What is not there or can't be read, one line each.
     """
 
     path: Path
     steps: tuple[Mapping[str, Any], ...]
+    ledger: Ledger | None
     state: Mapping[str, Any]
     recipe: str
     data: Mapping[str, Any]
     adapter: Mapping[str, Any]
     certificate: Mapping[str, Any]
     budget: Mapping[str, Any]
+    audit: Mapping[str, Any]
     evaluations: Mapping[str, EvaluationFiles]
     absent: tuple[str, ...]
 
@@ -69,18 +74,30 @@ def gather(run: RunDir) -> RunFacts:
     }
     if not evaluations and not reader.absent:
         reader.absent.append("It has not been evaluated yet.")
+    steps, ledger = _read_log(run.metrics)
     return RunFacts(
         path=run.path,
-        steps=tuple(read_metrics(run.metrics)),
+        steps=steps,
+        ledger=ledger,
         state=reader.object(run.state, "the run's state"),
         recipe=reader.text(run.recipe, "the recipe"),
         data=reader.object(run.data_report, "the data report"),
         adapter=reader.object(run.adapter / PROVENANCE, "the adapter"),
         certificate=reader.object(run.merged / CERTIFICATE, "the merged model"),
         budget=reader.object(run.token_budget, "the token budget") if run.token_budget.is_file() else {},
+        audit=reader.object(run.audit, "the audit") if run.audit.is_file() else {},
         evaluations=evaluations,
         absent=tuple(reader.absent),
     )
+
+
+def _read_log(path: Path) -> tuple[tuple[Mapping[str, Any], ...], Ledger | None]:
+    """Read it once; of a million rows, only numbers stay in memory."""
+    steps, visits = [], Visits()
+    for line in stream_metrics(path):
+        visits.add(line)
+        steps.append({key: value for key, value in line.items() if key not in PER_ROW})
+    return tuple(steps), build_ledger(visits)
 
 
 class _Reader:

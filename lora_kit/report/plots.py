@@ -118,6 +118,25 @@ def histogram(bars: Sequence[tuple[str, int]]) -> Markup:
     return svg.document(width, height, "Examples by length in tokens", parts)
 
 
+def layer_bars(bars: Sequence[tuple[str, float]], title: str) -> Markup:
+    """Upright bars side by side, with their names below as far as there is room, and values at a touch."""
+    width, floor, tall = 760, 130, 100
+    pitch, most = (width - 20) / max(len(bars), 1), max((value for _, value in bars), default=0) or 1
+    every = max(1, round(24 / pitch))
+    parts = [
+        svg.line((10, floor), (width - 10, floor), "axis"),
+        svg.text((10, 14), f"{title}, up to {most:.3g}"),
+    ]
+    for index, (name, value) in enumerate(bars):
+        left, height = round(10 + pitch * (index + 0.1), 2), round(tall * value / most, 2)
+        parts.append(
+            svg.box((left, round(floor - height, 2)), pitch * 0.8, height, "bar", f"{name}: {value:.3g}")
+        )
+        if index % every == 0:
+            parts.append(svg.text((round(left + pitch * 0.4, 2), floor + 18), name[:12], anchor="middle"))
+    return svg.document(width, floor + 30, title, parts)
+
+
 def forest_plot(rows: Sequence[ForestRow]) -> Markup:
     """Differences on a common zero line; each row has its own scale, since units differ."""
     pitch, top, zero, reach, right = 34, 26, 400, 125, 760

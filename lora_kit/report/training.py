@@ -32,6 +32,8 @@ def training_facts(facts: RunFacts) -> Facts:
         ("Speed", f"{number(median(speeds))} tokens/s (median)" if speeds else None),
         ("Peak memory", size(max(peaks)) if peaks else None),
         *budget_rows(facts.budget),
+        ("Deadline", _deadline(mapping(state.get("deadline")))),
+        ("Spikes of the loss", _spikes(facts)),
         ("Started", state.get("started")),
         ("Finished", state.get("finished")),
         ("Inexact resume", "; ".join(map(str, state.get("inexact") or ()))),
@@ -114,6 +116,27 @@ def _shared(facts: RunFacts) -> str | None:
     shared = sum(value for _, value in series(facts.steps, "shared_tokens"))
     total = sum(value for _, value in series(facts.steps, "total_tokens"))
     return f"{number(shared)} tokens ({shared / total:.0%})".replace("%", " %") if shared and total else None
+
+
+def _deadline(deadline: Mapping[str, Any]) -> str | None:
+    """What was asked for, what was used, and how often the plan changed."""
+    if not deadline:
+        return None
+    asked, until = deadline.get("asked"), deadline.get("until")
+    allotted, used = finite(deadline.get("allotted_seconds")) or 0.0, finite(deadline.get("used_seconds"))
+    over = f", {duration(used - allotted)} too late" if used is not None and used > allotted else ""
+    return (
+        f"asked for {until or asked}, used {duration(used or 0.0)} of {duration(allotted)}{over}; "
+        f"{number(deadline.get('steps'))} steps, planned anew {number(deadline.get('replans'))} times"
+    )
+
+
+def _spikes(facts: RunFacts) -> str | None:
+    """Steps whose loss stood out, and how far."""
+    points = series(facts.steps, "spike")
+    told = [f"step {number(step)}: {number(times, 1)} times the median before" for step, times in points]
+    more = f" ... and {len(told) - 5} more" if len(told) > 5 else ""
+    return "; ".join(told[:5]) + more if told else None
 
 
 def _seconds(facts: RunFacts) -> str | None:

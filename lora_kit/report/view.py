@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from lora_kit.artifacts.run_dir import RunDir
+from lora_kit.report.audit import AuditView, audit_view
 from lora_kit.report.evaluation import SuiteView, suite_view
 from lora_kit.report.evaluation_files import EvaluationFiles
 from lora_kit.report.gather import RunFacts
+from lora_kit.report.ledger_view import LedgerView, ledger_view
 from lora_kit.report.plots import loss_plot, small_plot
 from lora_kit.report.points import mean_at_ends, series
 from lora_kit.report.rows import DataView, data_view
@@ -49,6 +52,8 @@ class ReportView:
     absent: tuple[str, ...]
     suites: tuple[SuiteView, ...]
     training: TrainingView
+    audit: AuditView
+    ledger: LedgerView
     data: DataView
     run: Facts
     recipe: str
@@ -59,14 +64,17 @@ class ReportView:
 def build_view(facts: RunFacts) -> ReportView:
     """Lay out a report. Never fails on what a file says; damaged results are listed under ``absent``."""
     suites, damaged = _suites(facts.evaluations)
+    audit = audit_view(facts.audit)
     sentences = [sentence for suite in suites for sentence in suite.sentences]
     return ReportView(
         title=plain(facts.state.get("name") or facts.path.name),
         badge=Badge(*suites[0].badge) if suites else Badge("not evaluated", "unclear"),
         sentences=tuple(sentences or [_unproven(facts)]),
-        absent=tuple(plain(line) for line in (*facts.absent, *damaged)),
+        absent=tuple(plain(line) for line in (*audit.alarms, *facts.absent, *damaged)),
         suites=suites,
         training=_training(facts),
+        audit=audit,
+        ledger=ledger_view(facts.ledger, RunDir(facts.path).ledger.name),
         data=data_view(facts.data),
         run=run_facts(facts.adapter),
         recipe=plain(facts.recipe),

@@ -24,7 +24,7 @@ _AT_START = re.compile(r"^(\d*)([#+=.)-])(?=[\s#+=-]|$)")
 
 
 def write_report(run: RunDir) -> list[Path]:
-    """Write both reports into the run directory, each whole or not at all.
+    """Write both reports and the ledger of rows into the run directory, each whole or not at all.
 
     Returns:
         The HTML page and the Markdown file.
@@ -33,7 +33,10 @@ def write_report(run: RunDir) -> list[Path]:
         DataError: The run has no training log yet, or it is damaged.
         MachineError: The disk can't take it.
     """
-    view = build_view(gather(run))
+    facts = gather(run)
+    view = build_view(facts)
+    if facts.ledger:
+        write_file(run.ledger, facts.ledger.to_csv())
     pages = {run.report_html: html_page(view), run.report_md: markdown_page(view)}
     for path, content in pages.items():
         write_file(path, content.encode("utf-8", "replace"))

@@ -12,7 +12,9 @@ from peft import PeftModel
 from lora_kit.assemble import Opened
 from lora_kit.data.types import Message
 from lora_kit.errors import DataError
+from lora_kit.harness.engines.llama_cpp_engine import LlamaCppEngine
 from lora_kit.model.context import context_tokens
+from lora_kit.serve.gguf_stream import GgufStream, stream_gguf
 from lora_kit.serve.memory import Memory
 from lora_kit.serve.stream import AnswerStream, Sampling, stream_answer
 from lora_kit.serve.window import fit_window
@@ -21,11 +23,11 @@ Read = Callable[[], str]
 Write = Callable[[str], None]
 
 
-def chat(opened: Opened, *, read: Read, write: Write, options: Sampling) -> None:
+def chat(opened: Opened | LlamaCppEngine, *, read: Read, write: Write, options: Sampling) -> None:
     """Talk until the user leaves: with /exit, at the end of the input, or with Ctrl-C at the prompt.
 
     Args:
-        opened: The model to talk to; its adapter, if any, can be switched off and on.
+        opened: The model to talk to, or a GGUF file; its adapter, if any, can be switched off and on.
         read: Waits for the user's next line; raises EOFError at the end.
         write: Shows text as it is, without adding a line break.
         options: How answers are made.
@@ -52,13 +54,13 @@ def chat(opened: Opened, *, read: Read, write: Write, options: Sampling) -> None
 class _Session:
     """The state of a conversation."""
 
-    def __init__(self, opened: Opened, write: Write, options: Sampling) -> None:
+    def __init__(self, opened: Opened | LlamaCppEngine, write: Write, options: Sampling) -> None:
         self.opened = opened
         self.write = write
         self.options = options
         self.messages: list[Message] = []
         self.memory = Memory()
-        self.adapter_on = isinstance(opened.model, PeftModel)
+        self.adapter_on = self._adapted is not None
         self.commands: dict[str, tuple[Callable[[], None], str]] = {
             "/reset": (self.reset, "forget the conversation"),
             "/again": (self.again, "answer the last question once more"),
@@ -88,9 +90,7 @@ class _Session:
         asked = [*self.messages, Message("user", question)]
         try:
             fitting = self._fit(asked)
-            stream = stream_answer(
-                self.opened.model, self.opened.encoder, fitting, self.options, memory=self.memory
-            )
+            stream = self._stream(fitting)
         except DataError as error:
             self.say(str(error))
             return
@@ -117,8 +117,8 @@ class _Session:
 
     def toggle(self) -> None:
         """Let the base answer, or the adapter again."""
-        if not isinstance(self.opened.model, PeftModel):
-            self.say("this model has no adapter: it is a base or a merged model")
+        if self._adapted is None:
+            self.say("this model has no adapter: it is a base, a merged model or a GGUF file")
             return
         self.adapter_on = not self.adapter_on
         self.memory.forget()  # keys and values of the one are not those of the other
@@ -144,15 +144,24 @@ class _Session:
         rows = [f"{name:<{width}}  {text}" for name, (_, text) in self.commands.items()]
         self.write("\n".join([*rows, f"{'/exit':<{width}}  leave", ""]))
 
-    def _fit(self, messages: list[Message]) -> list[Message]:
-        return fit_window(
-            self.opened.encoder,
-            messages,
-            context_tokens=context_tokens(self.opened.model.config),
-            max_new_tokens=self.options.max_new_tokens,
-        )
+    @property
+    def _adapted(self) -> PeftModel | None:
+        model = self.opened.model if isinstance(self.opened, Opened) else None
+        return model if isinstance(model, PeftModel) else None
 
-    def _show(self, stream: AnswerStream) -> str:
+    def _fit(self, messages: list[Message]) -> list[Message]:
+        opened = self.opened
+        limit = context_tokens(opened.model.config) if isinstance(opened, Opened) else opened.context_tokens
+        longest = self.options.max_new_tokens
+        return fit_window(opened.encoder, messages, context_tokens=limit, max_new_tokens=longest)
+
+    def _stream(self, messages: list[Message]) -> AnswerStream | GgufStream:
+        if not isinstance(self.opened, Opened):
+            return stream_gguf(self.opened, messages, self.options)
+        model, encoder = self.opened.model, self.opened.encoder
+        return stream_answer(model, encoder, messages, self.options, memory=self.memory)
+
+    def _show(self, stream: AnswerStream | GgufStream) -> str:
         """Write an answer as it grows; Ctrl-C ends it, and what was said so far counts."""
         said: list[str] = []
         self.write(f"{self._speaker()}> ")
@@ -169,15 +178,14 @@ class _Session:
         return "".join(said)
 
     def _speaker(self) -> str:
-        if not isinstance(self.opened.model, PeftModel):
+        if self._adapted is None:
             return "model"
         return "tuned" if self.adapter_on else "base"
 
     @contextmanager
     def _adapter(self) -> Iterator[None]:
-        model = self.opened.model
-        off = isinstance(model, PeftModel) and not self.adapter_on
-        with model.disable_adapter() if off else nullcontext():
+        model = self._adapted
+        with nullcontext() if model is None or self.adapter_on else model.disable_adapter():
             yield
 
 

@@ -5,6 +5,7 @@ follow an answer before its end mark. So a piece is only given out when no later
 token can change it; all pieces together are ``Encoder.decode_answer`` of all ids.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lora_kit.data.encode import Encoder
@@ -48,3 +49,13 @@ class TextPieces:
         piece = text[len(self.shown) :]
         self.shown = text
         return piece
+
+
+def pieces_of(encoder: Encoder, tokens: Iterable[int]) -> Iterator[str]:
+    """Yield the text of an answer as its tokens come."""
+    pieces = TextPieces(encoder)
+    for token in tokens:
+        if piece := pieces.add(token):
+            yield piece
+    if rest := pieces.finish():
+        yield rest

@@ -22,7 +22,7 @@ from lora_kit.model.context import context_tokens, room
 from lora_kit.model.decode import quick_products, read
 from lora_kit.model.kv_cache import KeyValueCache, Span
 from lora_kit.serve.memory import Memory
-from lora_kit.serve.pieces import TextPieces
+from lora_kit.serve.pieces import pieces_of
 
 LanguageModel: TypeAlias = PreTrainedModel | PeftModel
 
@@ -70,12 +70,7 @@ class AnswerStream:
         return bool(self.ids) and self.ids[-1] in self.encoder.stop_ids
 
     def __iter__(self) -> Iterator[str]:
-        pieces = TextPieces(self.encoder)
-        for token in self._tokens():
-            if piece := pieces.add(token):
-                yield piece
-        if rest := pieces.finish():
-            yield rest
+        return pieces_of(self.encoder, self._tokens())
 
     def _tokens(self) -> Iterator[int]:
         """Tokens up to a stop id or the limit; each is computed when it is asked for."""

@@ -1,7 +1,8 @@
 """What the training loop is given, and what it gives back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from accelerate import Accelerator
 from peft import PeftModel
@@ -9,8 +10,46 @@ from torch import Tensor
 
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.data.types import Example
+from lora_kit.recipe.schema import DeadlineSpec
+from lora_kit.train.clock import Session
 from lora_kit.train.optim import OptimizerName
 from lora_kit.train.plan import TrainPlan
+
+
+class Known(NamedTuple):
+    """What the end of a run is foretold from.
+
+    Args:
+        token_seconds: Of a token that needs no gradient.
+        starting_seconds: From a command to a model with its rows.
+        allotted_seconds: Of the whole run.
+    """
+
+    token_seconds: float
+    starting_seconds: float
+    allotted_seconds: float
+
+
+Foretold = Callable[[Known], float]  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a run has to be over.
+
+    Args:
+        asked: In words: ``90 minutes``, ``23:00``.
+        seconds: Of all sessions together; 0 with ``finish_by``.
+        finish_by: A time of day; empty with ``seconds``.
+        session: The process that trains now.
+        afterwards: Seconds of what the command does after training.
+    """
+
+    asked: str
+    seconds: float
+    finish_by: str
+    session: Session
+    afterwards: Foretold
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +68,7 @@ class TrainJob:
         share_prefixes: Whether common beginnings are computed once; only where flattened.
         optimizer: The recipe's ``engine.optimizer``.
         memory_limit: Most bytes that a step may take; None for no limit.
+        deadline: When the run has to be over; None for never.
     """
 
     model: PeftModel
@@ -42,6 +82,14 @@ class TrainJob:
     share_prefixes: bool = False
     optimizer: OptimizerName = "adamw"
     memory_limit: int | None = None
+    deadline: Deadline | None = None
+
+
+def deadline_of(spec: DeadlineSpec, session: Session, afterwards: Foretold) -> Deadline | None:
+    """Return when a run has to be over, if its recipe says so."""
+    if spec.max_minutes is not None:
+        return Deadline(f"{spec.max_minutes:g} minutes", 60 * spec.max_minutes, "", session, afterwards)
+    return Deadline(spec.finish_by, 0.0, spec.finish_by, session, afterwards) if spec.finish_by else None
 
 
 @dataclass(frozen=True, slots=True)

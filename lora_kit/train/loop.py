@@ -8,6 +8,7 @@ resumed writes the same adapter, bit for bit, as one that was never stopped.
 import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from lora_kit.artifacts.checkpoint import (
     rotate,
     save_checkpoint,
 )
-from lora_kit.artifacts.metrics_log import MetricsLog
+from lora_kit.artifacts.metrics_log import MetricsLog, stream_metrics
 from lora_kit.data.layout import Plan, layout_of
 from lora_kit.data.types import Example
 from lora_kit.errors import DivergedError, InterruptedRunError, LoraKitError
@@ -35,10 +36,15 @@ from lora_kit.train.optim import (
     set_learning_rate,
     trainable_parameters,
 )
-from lora_kit.train.rehearse import settle_budget
+from lora_kit.train.pacer import Pacer
+from lora_kit.train.plan import TrainPlan
+from lora_kit.train.rehearse import seconds_per_token, settle_budget
 from lora_kit.train.runtime import peak_memory_bytes
+from lora_kit.train.spikes import LossWatch
 from lora_kit.train.step import Stepper, StepResult, validation_loss
 from lora_kit.train.stop import StopSignals
+
+ROW_DECIMALS = 4  # of a row's nats in the log
 
 
 def train(
@@ -66,12 +72,12 @@ def train(
     loop = _Loop(job, observer)
     loop.resume(allow_inexact=allow_inexact)
     with StopSignals() as signals:
-        for step in range(loop.step + 1, job.plan.steps + 1):
-            loop.advance(step, on_failed)
-            if signals.received is not None and step < job.plan.steps:
+        while loop.step < loop.plan.steps:
+            loop.advance(loop.step + 1, on_failed)
+            if signals.received is not None and loop.step < loop.plan.steps:
                 loop.save()
                 raise InterruptedRunError(
-                    f"stopped after step {step} of {job.plan.steps}, checkpoint committed",
+                    f"stopped after step {loop.step} of {loop.plan.steps}, checkpoint committed",
                     signal_number=signals.received,
                     cure=f"go on with: lora-kit train {job.run.path}",
                 )
@@ -98,6 +104,8 @@ class _Loop:
         asked, writes = job.plan.spec.micro_batch_tokens, job.accelerator.is_main_process
         self.healer = Healer(job.run, asked, observer, writes=writes)
         self.validation_plan: tuple[int, Plan] = (0, [])  # budget, and what is computed together with it
+        self.losses = LossWatch()
+        self.pacer = Pacer(job, observer)
         self.step = 0
         self.progress: dict[str, Any] = {"best_step": None, "best_loss": None, "last_loss": None}
         self.inexact: tuple[str, ...] = ()
@@ -106,7 +114,8 @@ class _Loop:
     def resume(self, *, allow_inexact: bool) -> None:
         """Load the newest valid checkpoint, cut the metrics log back to it, and settle the token budget."""
         state, skipped = newest_valid(self.job.run, self.job.identity, allow_inexact=allow_inexact)
-        offset, tokens = 0, None
+        offset, digest, tokens = 0, None, None
+        turns: list[list[int]] = []
         if state is not None:
             load_adapter_tensors(self.job.model, state.adapter)
             load_optimizer_tensors(self.optimizer, self.parameters, state.optimizer)
@@ -115,14 +124,28 @@ class _Loop:
             doubts = doubts_of_resume(self.optimizer, allow_inexact=allow_inexact)
             self.inexact = tuple(dict.fromkeys((*state.inexact, *doubts)))
             offset = self.progress.pop("metrics_offset")
+            digest = self.progress.pop("metrics_digest", None)
             tokens = self.progress.pop("token_budget", None)
+            turns = self.progress.pop("turns", [])
         if self.job.accelerator.is_main_process:
-            self.log.truncate(offset)
+            self.log.truncate(offset, digest)
+            self.losses = LossWatch(line["loss"] for line in stream_metrics(self.job.run.metrics))
             self._rotate()
         self.healer.begin(
             self.step, tokens, lambda: settle_budget(self.job, self.layout, self.stepper, self.observer)
         )
-        self.observer.started(step=self.step, steps=self.job.plan.steps, notes=skipped)
+        self.pacer.begin(self.step, turns, self._rehearsed)
+        self.observer.started(step=self.step, steps=self.plan.steps, notes=skipped)
+        self.pacer.tell()
+
+    @property
+    def plan(self) -> TrainPlan:
+        """What happens at each step, as it is known now."""
+        return self.pacer.plan
+
+    def _rehearsed(self) -> float:
+        examples = [self.job.train[row] for row in self.plan.window(1).rows]
+        return seconds_per_token(self.stepper, self.layout, examples, self.healer.budget.at(1))
 
     def advance(self, step: int, on_failed: Callable[[LoraKitError], None] | None) -> None:
         """Make one optimizer step, and what is due after it."""
@@ -134,11 +157,11 @@ class _Loop:
             if on_failed is not None and self.job.accelerator.is_main_process:
                 on_failed(error)
             raise
-        if self.job.plan.saves(step):
+        if self.plan.saves(step):
             self.save()
 
     def _advance(self, step: int) -> None:
-        plan = self.job.plan
+        plan = self.plan
         began = time.perf_counter()
         window = plan.window(step)
         examples = [self.job.train[row] for row in window.rows]
@@ -146,7 +169,8 @@ class _Loop:
         result = self.healer.attempt(step, "training", lambda tokens: self._update(step, examples, tokens))
         seconds = time.perf_counter() - began
         self.step = step
-        validation = self._validate() if plan.validates(step) else None
+        self.pacer.made(step, result.total_tokens, seconds)
+        validation = self._validate() if self.plan.validates(step) else None
         record = StepRecord(
             step,
             window.epoch,
@@ -162,17 +186,25 @@ class _Loop:
             validation,
             result.shared_tokens,
             self.healer.budget.fell_in(step),
+            tuple(round(nats, ROW_DECIMALS) for nats in result.row_nats),
+            tuple(sum(example.trained[1:]) for example in examples),
+            self.losses.look(result.loss),
         )
         if self.job.accelerator.is_main_process:
             self.log.append(record.to_json())
+        if record.spike:
+            self.observer.noted(
+                f"step {step}: loss {result.loss:.3g} is {record.spike:g} times the median before"
+            )
         self.observer.stepped(record)
 
     def _update(self, step: int, examples: Sequence[Example], tokens: int) -> StepResult:
         """Update the adapter once; every attempt at a step draws the same dropout masks."""
-        plan = self.job.plan
+        plan = self.plan
         torch.manual_seed(plan.dropout_seed(step, self.job.accelerator.process_index))
+        together = self.layout.plan(examples, tokens)
         try:
-            return self.stepper.step(self.layout.micro_batches(examples, self.layout.plan(examples, tokens)))
+            result = self.stepper.step(self.layout.micro_batches(examples, together))
         except DivergedError as error:
             problem = error.problems[0]
             raise DivergedError(
@@ -181,11 +213,19 @@ class _Loop:
                 key=f"learning rate {plan.learning_rate(step):.3g}",
                 cure=problem.cure,
             ) from None
+        nats = dict(zip(chain(*together), result.row_nats, strict=True))
+        return result._replace(row_nats=tuple(nats[row] for row in range(len(examples))))
 
     def save(self) -> None:
         """Commit a checkpoint of this step, then drop the ones that are too old."""
         if self.saved_step == self.step:
             return
+        with self.pacer.timing("saving"):
+            self._save()
+        self.saved_step = self.step
+        self.observer.saved(self.step)
+
+    def _save(self) -> None:
         if self.job.accelerator.is_main_process:
             self.log.sync()
             save_checkpoint(
@@ -197,7 +237,9 @@ class _Loop:
                     progress={
                         **self.progress,
                         "metrics_offset": self.log.offset,
+                        "metrics_digest": self.log.digest(),
                         "token_budget": self.healer.budget.at(self.step, "validation"),
+                        **self.pacer.progress(self.step),
                     },
                     identity=dict(self.job.identity),
                     inexact=self.inexact,
@@ -205,8 +247,6 @@ class _Loop:
             )
             self._rotate()
         self.job.accelerator.wait_for_everyone()
-        self.saved_step = self.step
-        self.observer.saved(self.step)
 
     def _rotate(self) -> None:
         """Drop old checkpoints; also on resume, for a kill may have come between saving and this."""
@@ -214,18 +254,20 @@ class _Loop:
 
     def finish(self) -> TrainResult:
         """Choose the weights that become the adapter."""
+        self.pacer.finish()
         best = self.progress["best_step"]
-        step = best if self.job.plan.spec.keep == "best" and best is not None else self.job.plan.steps
+        step = best if self.plan.spec.keep == "best" and best is not None else self.plan.steps
         loss = self.progress["best_loss"] if step == best else self.progress["last_loss"]
         if step == self.step:
             tensors = adapter_tensors(self.job.model)
         else:
             tensors = read_checkpoint(self.job.run, step).adapter
-        return TrainResult(step, self.job.plan.steps, loss, self.inexact, tensors)
+        return TrainResult(step, self.plan.steps, loss, self.inexact, tensors)
 
     def _validate(self) -> float | None:
         """Held-out loss, None if not finite; the best so far is remembered (the earlier one on a tie)."""
-        loss = self.healer.attempt(self.step, "validation", self._held_out_loss)
+        with self.pacer.timing("validation"):
+            loss = self.healer.attempt(self.step, "validation", self._held_out_loss)
         if not math.isfinite(loss):
             return None
         self.progress["last_loss"] = loss

@@ -21,6 +21,9 @@ class StepRecord(NamedTuple):
         validation_loss: Nats per trained token on held-out rows, where it was measured.
         shared_tokens: Tokens of ``total_tokens`` that were computed with another row's.
         lowered_to: Most tokens at once after a failed allocation in this step; 0 if there was none.
+        row_nats: Nats of each of ``rows``, before the update, dropout as in training.
+        row_tokens: Targets of each.
+        spike: How many times the median of the steps before the loss is, where that is a spike; else 0.
     """
 
     step: int
@@ -37,13 +40,16 @@ class StepRecord(NamedTuple):
     validation_loss: float | None = None
     shared_tokens: int = 0
     lowered_to: int = 0
+    row_nats: tuple[float, ...] = ()
+    row_tokens: tuple[int, ...] = ()
+    spike: float = 0.0
 
     def to_json(self) -> dict[str, object]:
-        """The record as JSON; the last three fields only where they say something."""
+        """The record as JSON; the last fields only where they say something."""
         fields = self._asdict()
         if self.validation_loss is None:
             del fields["validation_loss"]
-        for name in ("shared_tokens", "lowered_to"):
+        for name in ("shared_tokens", "lowered_to", "row_nats", "row_tokens", "spike"):
             if not fields[name]:
                 del fields[name]
         return fields
@@ -60,6 +66,9 @@ class Observer(Protocol):
 
     def started(self, *, step: int, steps: int, notes: list[str]) -> None:
         """Training goes on after ``step`` of ``steps``; ``notes`` say which checkpoints were skipped."""
+
+    def planned(self, *, steps: int, seconds: float, ends: str) -> None:
+        """A deadline allows ``steps`` steps; it is ``seconds`` away, and ``ends`` says when."""
 
     def stepped(self, record: StepRecord) -> None:
         """A step was made."""
@@ -81,6 +90,9 @@ class Silent:
         """Ignore it."""
 
     def started(self, *, step: int, steps: int, notes: list[str]) -> None:
+        """Ignore it."""
+
+    def planned(self, *, steps: int, seconds: float, ends: str) -> None:
         """Ignore it."""
 
     def stepped(self, record: StepRecord) -> None:

@@ -45,34 +45,34 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def sum_over(
+def compute_over(
     micro_batches: Sequence[MicroBatch],
     compute: Callable[[MicroBatch], Tensor],
     accelerator: Accelerator,
     *,
     shared_out: bool,
-) -> Tensor:
-    """Compute micro-batches one after the other, and add up what comes out.
+) -> dict[int, Tensor]:
+    """Compute micro-batches one after the other.
 
     Args:
         micro_batches: The same on all processes.
-        compute: Gives a scalar.
+        compute: Gives a tensor of a few numbers.
         accelerator: Device and processes.
         shared_out: Whether each process computes a share, or all of them everything.
 
     Returns:
-        This process's sum, float64 on the CPU.
+        What came out, by the micro-batch's index, float64 on the CPU.
 
     Raises:
         NoRoomError: An allocation failed, here or on another process.
     """
     stride = accelerator.num_processes if shared_out else 1
     first = accelerator.process_index if shared_out else 0
-    total = torch.zeros((), dtype=torch.float64)
+    found: dict[int, Tensor] = {}
     failed = -1
     for index in range(first, len(micro_batches), stride):
         try:
-            total += compute(micro_batches[index].to(accelerator.device)).detach().double().cpu()
+            found[index] = compute(micro_batches[index].to(accelerator.device)).detach().double().cpu()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -81,7 +81,7 @@ def sum_over(
     failed = _anywhere(failed, accelerator)
     if failed >= 0:  # outside of the except block, so that the exception does not keep the tensors alive
         raise NoRoomError(micro_batches[failed])
-    return total
+    return found
 
 
 def _anywhere(failed: int, accelerator: Accelerator) -> int:

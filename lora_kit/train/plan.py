@@ -5,14 +5,14 @@ or random state has to be saved: a resumed run asks the same plan for the same s
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
 from lora_kit.data.plan_batches import epoch_windows
 from lora_kit.errors import RecipeError
-from lora_kit.recipe.schema import TrainSpec
+from lora_kit.recipe.schema import LARGEST, TrainSpec
 
 
 class Window(NamedTuple):
@@ -27,6 +27,18 @@ class Window(NamedTuple):
     rows: tuple[int, ...]
 
 
+class Turn(NamedTuple):
+    """A number of steps that was decided while the run went on.
+
+    Args:
+        after: Steps that were made.
+        steps: In all, from then on.
+    """
+
+    after: int
+    steps: int
+
+
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
     """What happens at each step 1..steps.
@@ -36,12 +48,14 @@ class TrainPlan:
         rows: Training examples.
         has_validation: Whether there are rows to validate on.
         spec: The recipe's training section.
+        turns: Earlier and present numbers of steps, in order; empty without a deadline.
     """
 
     steps: int
     rows: int
     has_validation: bool
     spec: TrainSpec
+    turns: tuple[Turn, ...] = ()
 
     @property
     def windows_per_epoch(self) -> int:
@@ -57,17 +71,43 @@ class TrainPlan:
         """Linear warm-up to the peak, then decay.
 
         The first step after the warm-up has the full rate, and the rate would be zero
-        one step after the last, so that no step is spent on a zero update.
+        one step after the last, so that no step is spent on a zero update. Where the number
+        of steps changes, the rate goes on from where it is: the step after has the same rate
+        by the old number and the new one.
         """
         spec = self.spec
-        if step <= spec.warmup_steps:
+        first, reached, progress = self._decay(step)
+        if step < first:
             return spec.learning_rate * step / spec.warmup_steps
-        progress = (step - 1 - spec.warmup_steps) / (self.steps - spec.warmup_steps)
+        peak = spec.learning_rate * reached
         if spec.schedule == "cosine":
-            return spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+            return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
         if spec.schedule == "linear":
-            return spec.learning_rate * (1.0 - progress)
-        return spec.learning_rate
+            return peak * (1.0 - progress)
+        return peak
+
+    def turned(self, turns: tuple[Turn, ...]) -> "TrainPlan":
+        """Return the plan with these numbers of steps, at least one."""
+        return replace(self, steps=turns[-1].steps, turns=turns)
+
+    def _decay(self, step: int) -> tuple[int, float, float]:
+        """Return the first step of the decay's present part, the share of the peak it has, and progress."""
+        warmup = self.spec.warmup_steps
+        first, reached, progress = warmup + 1, 1.0, 0.0
+        end = self.turns[0].steps if self.turns else self.steps
+        for turn in self.turns[1:]:
+            at = turn.after + 1
+            if at > step:
+                break
+            if at > first:
+                progress += (1.0 - progress) * (at - first) / (end + 1 - first)
+                first = at
+            elif at < first and turn.steps <= warmup:  # no time for the rest of the warm-up
+                first, reached = at, at / warmup
+            end = turn.steps
+        if step > first:
+            progress += (1.0 - progress) * (step - first) / (end + 1 - first)
+        return first, reached, progress
 
     def validates(self, step: int) -> bool:
         """Whether the held-out loss is measured after ``step``."""
@@ -90,7 +130,7 @@ def _windows(seed: int, epoch: int, rows: int, batch_size: int) -> list[tuple[in
 
 
 def plan_training(spec: TrainSpec, *, rows: int, has_validation: bool) -> TrainPlan:
-    """Resolve steps and epochs into the number of steps.
+    """Resolve steps and epochs into the number of steps; beside a deadline, a first guess of it.
 
     Args:
         spec: The recipe's training section.
@@ -101,10 +141,17 @@ def plan_training(spec: TrainSpec, *, rows: int, has_validation: bool) -> TrainP
         RecipeError: The warm-up is as long as the run (known only now if ``epochs`` is given).
     """
     steps = spec.steps or math.ceil(rows / spec.batch_size) * (spec.epochs or 1)
-    if spec.warmup_steps >= steps:
+    if spec.warmup_steps >= most_steps(spec, rows):
         raise RecipeError(
             f"{spec.warmup_steps} warm-up steps, but the run has only {steps} steps",
             key="train.warmup_steps",
             cure="lower it, or raise train.epochs",
         )
     return TrainPlan(steps, rows, has_validation, spec)
+
+
+def most_steps(spec: TrainSpec, rows: int) -> int:
+    """Return how many steps there can be: without a limit if a deadline stands alone."""
+    if spec.has_deadline and spec.steps is None and spec.epochs is None:
+        return LARGEST
+    return spec.steps or math.ceil(rows / spec.batch_size) * (spec.epochs or 1)

@@ -251,3 +251,17 @@ def _agreed(job: TrainJob, budget: TokenBudget) -> TokenBudget:
         return budget
     tokens = broadcast(torch.tensor([budget.tokens], device=job.accelerator.device))
     return replace(budget, tokens=int(tokens))
+
+
+def seconds_per_token(stepper: Stepper, layout: Layout, rows: Sequence[Example], tokens: int) -> float:
+    """Time one micro-batch of a window, forward and backward; 0 if it does not fit in memory."""
+    group = max(layout.plan(rows, tokens), key=len)
+    [batch] = layout.micro_batches(rows, [group])
+    began = time.perf_counter()
+    with suppress(NoRoomError):
+        stepper.rehearse(batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / sum(len(rows[row].input_ids) for row in group)
+    release()
+    return 0.0

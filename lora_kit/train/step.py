@@ -7,8 +7,9 @@ of the gradient on four uneven rows).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from lora_kit.data.collate import MicroBatch
 from lora_kit.errors import DivergedError, MachineError
 from lora_kit.model.forward import example_nats, sum_nats
-from lora_kit.train.out_of_memory import NoRoomError, is_out_of_memory, sum_over
+from lora_kit.train.out_of_memory import NoRoomError, compute_over, is_out_of_memory
 
 
 class StepResult(NamedTuple):
@@ -30,6 +31,8 @@ class StepResult(NamedTuple):
         trained_tokens: Targets in the window.
         total_tokens: Tokens in the window, prompts included.
         shared_tokens: How many of these were computed with another row's.
+        row_nats: Nats of each row, in the order of the micro-batches; where rows share a beginning, a target
+            there is summed for each of them, as the gradient is.
     """
 
     loss: float
@@ -37,6 +40,7 @@ class StepResult(NamedTuple):
     trained_tokens: int
     total_tokens: int
     shared_tokens: int = 0
+    row_nats: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Stepper:
             MachineError: The optimizer's own state does not fit.
         """
         trained = sum(len(batch.targets) for batch in micro_batches)
-        nats = self._accumulate(micro_batches, trained)
+        nats, *row_nats = self._accumulate(micro_batches, trained).tolist()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         result = StepResult(
             nats / trained,
@@ -77,6 +81,7 @@ class Stepper:
             trained,
             sum(sum(batch.lengths) for batch in micro_batches),
             sum(batch.shared_tokens for batch in micro_batches),
+            tuple(row_nats),
         )
         if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
             self.optimizer.zero_grad(set_to_none=True)
@@ -118,16 +123,16 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _gradient(self, batch: MicroBatch, trained: int) -> Tensor:
-        """Add one micro-batch's part to the gradients; return its nats."""
-        nats = sum_nats(self.model, batch).nats
-        self.accelerator.backward(nats / trained)
-        return nats
+        """Add one micro-batch's part to the gradients; return its nats, (1 + E,): all, and each row's."""
+        loss = sum_nats(self.model, batch)
+        self.accelerator.backward(loss.nats / trained)
+        return torch.cat([loss.nats.detach()[None], loss.of_examples])
 
-    def _accumulate(self, micro_batches: Sequence[MicroBatch], trained: int) -> float:
-        """Add up gradients and nats over micro-batches and processes; return the window's nats."""
+    def _accumulate(self, micro_batches: Sequence[MicroBatch], trained: int) -> Tensor:
+        """Add up gradients and nats over micro-batches and processes; return the window's nats, as above."""
         self.model.train()
         try:
-            nats = sum_over(
+            found = compute_over(
                 micro_batches,
                 lambda batch: self._gradient(batch, trained),
                 self.accelerator,
@@ -136,10 +141,11 @@ class Stepper:
         except NoRoomError:
             self.optimizer.zero_grad(set_to_none=True)
             raise
+        nats = _window_nats(micro_batches, found)
         if self.accelerator.num_processes > 1:
             self._reduce()
             nats = self.accelerator.reduce(nats.to(self.accelerator.device), reduction="sum")
-        return float(nats)
+        return nats
 
     def _reduce(self) -> None:
         """Sum the gradients over the processes, in one message."""
@@ -163,6 +169,16 @@ class Stepper:
         return [origin for origin, value in zip(batch.origins, nats, strict=True) if not math.isfinite(value)]
 
 
+def _window_nats(micro_batches: Sequence[MicroBatch], found: Mapping[int, Tensor]) -> Tensor:
+    """Lay out what this process computed as (1 + R,): the sum, then each row's; 0 for what others compute."""
+    starts = list(accumulate((len(batch.lengths) for batch in micro_batches), initial=1))
+    nats = torch.zeros(starts[-1], dtype=torch.float64)
+    for index, part in found.items():
+        nats[0] += part[0]
+        nats[starts[index] : starts[index + 1]] = part[1:]
+    return nats
+
+
 def validation_loss(model: nn.Module, micro_batches: Sequence[MicroBatch], accelerator: Accelerator) -> float:
     """Nats per trained token over held-out rows: a sum over a sum, never a mean of means.
 
@@ -170,7 +186,7 @@ def validation_loss(model: nn.Module, micro_batches: Sequence[MicroBatch], accel
         NoRoomError: A micro-batch does not fit in memory.
     """
     model.eval()
-    nats = sum_over(
+    found = compute_over(
         micro_batches, lambda batch: example_nats(model, batch).sum(), accelerator, shared_out=False
     )
-    return float(nats) / sum(len(batch.targets) for batch in micro_batches)
+    return float(sum(found.values())) / sum(len(batch.targets) for batch in micro_batches)

@@ -146,6 +146,10 @@ class _Tracked:
         """Pass it on."""
         self._observer.started(step=step, steps=steps, notes=notes)
 
+    def planned(self, *, steps: int, seconds: float, ends: str) -> None:
+        """Pass it on."""
+        self._observer.planned(steps=steps, seconds=seconds, ends=ends)
+
     def stepped(self, record: StepRecord) -> None:
         """Pass it on, and tell the trackers."""
         values = {name: float(getattr(record, name)) for name in _FIGURES}

@@ -85,3 +85,28 @@ def test_stable_digest_is_blind_to_the_clock_only(tmp_path):
 def test_a_directory_that_is_gone(tmp_path):
     with pytest.raises(MachineError, match="moved or deleted"):
         MetricsLog(tmp_path / "gone" / "m.jsonl").append({})
+
+
+def test_a_log_that_was_changed_is_refused_and_one_whose_clock_was_is_not(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.append({"step": step, "loss": 1 / step, "seconds": 0.5})
+    digest, content = log.digest(), log.path.read_text()
+    assert digest == stable_digest(log.path)
+    log.append({"step": 4, "loss": 0.1, "seconds": 0.5})
+    assert log.digest() == stable_digest(log.path) != digest
+    log.close()
+    for old, new, refused in (
+        ('"seconds": 0.5', '"seconds": 9.5', False),
+        ('"loss": 0.5', '"loss": 0.4', True),
+    ):
+        log.path.write_text(content.replace(old, new) + '{"step": 4}\n')
+        changed = MetricsLog(log.path)
+        if refused:
+            with pytest.raises(MachineError, match="its first 3 lines were changed since the checkpoint"):
+                changed.truncate(3, digest)
+            assert log.path.read_text().endswith('{"step": 4}\n')
+        else:
+            changed.truncate(3, digest)
+            assert changed.offset == 3
+        changed.close()

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -21,7 +24,10 @@ QUESTIONS = [
 @pytest.fixture
 def tiny_suite(tmp_path: Path) -> Path:
     """A suite file of eight prompts."""
-    folder = tmp_path / "suites"
+    return suite_in(tmp_path / "suites")
+
+
+def suite_in(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     prompts = [{"id": f"t-{n}", "category": "open_qa", "prompt": ask} for n, (ask, _) in enumerate(QUESTIONS)]
     references = [{"id": f"t-{n}", "answer": answer} for n, (_, answer) in enumerate(QUESTIONS)]
@@ -35,19 +41,33 @@ def tiny_suite(tmp_path: Path) -> Path:
     return path
 
 
-TinyRun = Callable[..., Path]
+class FinishedRun(NamedTuple):
+    """What ``lora-kit run`` left, and what it said; many tests look at it, and none changes it."""
+
+    folder: Path
+    recipe: Path
+    suite: Path
+    said: str
 
 
-@pytest.fixture
-def tiny_run(tiny_recipe: Callable[..., Path], tiny_suite: Path, tmp_path: Path) -> TinyRun:
-    """Factory ``tiny_run(family, *overrides)``: a run made by ``lora-kit run``, all stages."""
+@pytest.fixture(scope="session")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, recipe_in: Callable[..., Path]
+) -> Callable[..., FinishedRun]:
+    """Factory ``finished_run(family, *overrides)``: a run of all stages; each is made once."""
     from lora_kit.cli.app import run
 
-    def build(family: str = "llama", *overrides: str) -> Path:
-        recipe = tiny_recipe(family, train={"steps": 12, "learning_rate": 0.02})
-        folder = tmp_path / "run"
-        suites = f"evaluate.suites=[{tiny_suite}]"
-        assert run(["run", str(recipe), suites, *overrides, "--run-dir", str(folder)]) == 0
-        return folder
+    made: dict[tuple[str, ...], FinishedRun] = {}
+
+    def build(family: str = "llama", *overrides: str) -> FinishedRun:
+        if (family, *overrides) not in made:
+            home = tmp_path_factory.mktemp("finished")
+            recipe = recipe_in(home, family, train={"steps": 12, "learning_rate": 0.02})
+            suite, said = suite_in(home / "suites"), StringIO()
+            words = ["run", str(recipe), f"evaluate.suites=[{suite}]", *overrides]
+            with redirect_stdout(said):
+                assert run([*words, "--run-dir", str(home / "run")]) == 0
+            made[family, *overrides] = FinishedRun(home / "run", recipe, suite, said.getvalue())
+        return made[family, *overrides]
 
     return build

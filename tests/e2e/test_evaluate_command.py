@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 from lora_kit.artifacts.adapter import read_adapter, save_adapter
 from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.cli.app import run
+from lora_kit.harness.journal import Journal
 
 QUICK = ("--max-new-tokens", "4", "--batch-size", "2")
 
@@ -57,33 +56,29 @@ def test_an_adapter_without_any_effect_is_said_to_have_none(
     assert note in (out / "report.html").read_text("utf-8")
 
 
-CHILD = """
-import os, signal, sys
-from lora_kit.cli.app import run
-from lora_kit.harness.journal import Journal
-number, after, *words = sys.argv[1:]
-kept, add = [], Journal.add
-def add_and_die(self, key, record):
-    add(self, key, record)
-    kept.append(key)
-    if len(kept) == int(after):
-        os.kill(os.getpid(), int(number))
-Journal.add = add_and_die
-sys.exit(run(words))
-"""
-
-
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (9, -9)], ids=["SIGINT", "SIGKILL"])
 def test_a_cut_evaluation_goes_on_and_asks_nothing_twice(
     evaluate: Callable[..., list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    forked: Callable[..., Any],
     number: int,
     code: int,
 ) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", CHILD, str(number), "5", *evaluate()]
-    child = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    def evaluate_and_die() -> int:
+        kept: list[str] = []
+        add = Journal.add
+
+        def add_and_die(self: Journal, key: str, record: dict[str, Any]) -> None:
+            add(self, key, record)
+            kept.append(key)
+            if len(kept) == 5:
+                os.kill(os.getpid(), number)
+
+        Journal.add = add_and_die  # type: ignore[method-assign]
+        return run(evaluate())
+
+    child = forked(evaluate_and_die)
     assert child.returncode == code, child.stderr
     assert "Traceback" not in child.stderr
     journal = tmp_path / "out" / "answers.jsonl"

@@ -52,9 +52,14 @@ CHANGES: dict[str, list[str]] = {
     "lora.targets": ["lora.targets=mlp", "lora.targets=attention", "lora.targets=[q_proj]"],
     "lora.layers": ["lora.layers=last-1"],
     "lora.rank_stabilized": ["lora.rank_stabilized=true"],
-    "quantization.method": ["quantization.method=nf4", "quantization.method=fp4"],
+    "lora.init": ["lora.init=pissa"],
+    "lora.dora": ["lora.dora=true"],
+    "lora.train_tokens": ["lora.train_tokens=[17]", "lora.train_tokens=['<|im_end|>']"],
+    "quantization.method": ["quantization.method=nf4", "quantization.method=fp4", "quantization.method=int8"],
     "quantization.double_quant": ["quantization.double_quant=false"],
     "quantization.compute_dtype": ["quantization.compute_dtype=bfloat16"],
+    "train.max_minutes": ["train.max_minutes=30"],
+    "train.finish_by": ["train.finish_by=03:00"],
     "train.steps": ["train.steps=2"],
     "train.epochs": ["train.epochs=2"],
     "train.batch_size": ["train.batch_size=3"],
@@ -75,6 +80,7 @@ CHANGES: dict[str, list[str]] = {
     "engine.trunk_cache": ["engine.trunk_cache=on"],
     "engine.optimizer": ["engine.optimizer=adamw-8bit-paged"],
     "engine.memory_limit": ["engine.memory_limit=20MB", "engine.memory_limit=900GB"],
+    "engine.audit": ["engine.audit=on"],
     "engine.trackers": ["engine.trackers=[trackio]"],  # told that it is not installed
     "evaluate.suites": ["evaluate.suites=[]"],
     "evaluate.max_new_tokens": ["evaluate.max_new_tokens=3"],
@@ -130,6 +136,8 @@ def test_a_changed_key_changes_the_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lora_kit.train.trackers.find_spec", lambda _: None)
+    here = "lora_kit.audit.fresh._in_fresh_process"  # that it is a fresh one is looked at in tests/audit
+    monkeypatch.setattr(here, lambda made, _: str(run(["audit", str(made.path)])))
     train = {"steps": 3, "save_every": 1, "validate_every": None, "max_grad_norm": 0.01}
     recipe = tiny_recipe(train={**train, "micro_batch_tokens": 400})
     (tmp_path / "other-base").symlink_to(tiny_folder("llama", seed=1))
@@ -215,6 +223,8 @@ def outcome(folder: Path, command: str, recipe: Path, overrides: list[str], spy:
         "checkpoints": sorted(path.name for path in (made / "checkpoints").iterdir()),
         "optimizer": moments(made),
         "measured": (made / "token_budget.json").is_file(),
+        "deadline": (made / "deadline.json").is_file(),
+        "audited": (made / "audit.json").is_file(),
         "results": [visible(json.loads(path.read_text())) for path in results],
         "batches": list(spy),
     }

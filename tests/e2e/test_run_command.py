@@ -12,7 +12,7 @@ from lora_kit.assemble import open_target
 from lora_kit.cli.app import run
 from lora_kit.recipe.shipped import shipped_dir
 
-TinyRun = Callable[..., Path]
+FinishedRun = Callable[..., Any]
 FAMILIES = ["llama", "gpt_neox", "bloom"]
 
 
@@ -20,25 +20,21 @@ FAMILIES = ["llama", "gpt_neox", "bloom"]
 @pytest.mark.usefixtures("no_sockets")
 @pytest.mark.fault("D21", "P10")
 def test_everything_is_there_and_loads_elsewhere(
-    tiny_run: TinyRun, tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]
+    finished_run: FinishedRun, family: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tiny_run(family)
-    output = capsys.readouterr()
-    assert "Verdict on bits per byte" in output.out
-    assert "tuned is better than base" in output.out
+    folder, recipe, suite, said = finished_run(family)
+    assert "Verdict on bits per byte" in said
+    assert "tuned is better than base" in said
     results = json.loads((folder / "evaluations/tiny/results.json").read_text())
     verdicts = {c["metric"]: c for c in results["comparisons"]}
     assert verdicts["bits_per_byte"]["verdict"] == "better"
     assert verdicts["bits_per_byte"]["high"] < 0
     assert (folder / "report.html").stat().st_size > 5000
     assert (folder / "report.md").read_text().startswith("# ")
-    assert_others_agree(folder, tmp_path / "base")
-    assert run(["run", str(tmp_path / "recipe.yaml"), *overrides(tmp_path), "--run-dir", str(folder)]) == 0
+    assert_others_agree(folder, recipe.parent / "base")
+    capsys.readouterr()
+    assert run(["run", str(recipe), f"evaluate.suites=[{suite}]", "--run-dir", str(folder)]) == 0
     assert "nothing was done again" in capsys.readouterr().err
-
-
-def overrides(tmp_path: Path) -> list[str]:
-    return [f"evaluate.suites=[{tmp_path / 'suites/tiny.yaml'}]"]
 
 
 def assert_others_agree(folder: Path, base: Path) -> None:
@@ -71,9 +67,9 @@ def rows(path: Path) -> list[Any]:
 
 @pytest.mark.fault("C14")
 def test_the_merged_model_is_evaluated_and_not_merged_again(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tiny_run()
+    folder, _, suite, _ = finished_run()
     certificate = json.loads((folder / "merged/certificate.json").read_text())
     assert certificate["max_logit_difference"] <= certificate["tolerance"]
     assert certificate["modules"] == 14
@@ -84,8 +80,9 @@ def test_the_merged_model_is_evaluated_and_not_merged_again(
     )
     assert not (tmp_path / "twice").exists()
     assert "trained on base" in capsys.readouterr().err
-    suite = str(tmp_path / "suites/tiny.yaml")
-    assert run(["evaluate", str(folder / "merged"), "--suite", suite, "--out", str(tmp_path / "out")]) == 0
+    assert (
+        run(["evaluate", str(folder / "merged"), "--suite", str(suite), "--out", str(tmp_path / "out")]) == 0
+    )
     results = json.loads((folder / "evaluations/tiny/results.json").read_text())
     merged = json.loads((tmp_path / "out/results.json").read_text())
     tuned = next(model for model in results["models"] if model["name"] == "tuned")
@@ -95,9 +92,12 @@ def test_the_merged_model_is_evaluated_and_not_merged_again(
 
 @pytest.mark.fault("C9")
 def test_an_adapter_meets_only_its_own_base(
-    tiny_run: TinyRun, tmp_path: Path, tiny_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    finished_run: FinishedRun,
+    tmp_path: Path,
+    tiny_folder: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = tiny_run()
+    folder = finished_run().folder
     other = tiny_folder("llama", seed=1)
     for command in (["merge", str(folder), "--out", str(tmp_path / "m")], ["evaluate", str(folder)]):
         assert run([*command, "--base", str(other)]) == 4
@@ -109,11 +109,14 @@ def test_an_adapter_meets_only_its_own_base(
 
 @pytest.mark.fault("E1", "P6")
 def test_a_merge_that_is_off_writes_nothing(
-    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished_run: FinishedRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from lora_kit.export import merge
 
-    folder = tiny_run()
+    folder = finished_run().folder
     true_scaling = merge.scaling
     monkeypatch.setattr(merge, "scaling", lambda *args, **names: 1.01 * true_scaling(*args, **names))
     assert run(["merge", str(folder), "--out", str(tmp_path / "off")]) == 4
@@ -124,25 +127,25 @@ def test_a_merge_that_is_off_writes_nothing(
 
 @pytest.mark.fault("E2")
 def test_a_merge_cut_by_a_full_disk_leaves_nothing(
-    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tiny_run()
+    folder = finished_run().folder
     monkeypatch.setenv("LORA_KIT_FAILPOINT", "directory.before_manifest=enospc")
     assert run(["merge", str(folder), "--out", str(tmp_path / "full")]) == 5
     assert not (tmp_path / "full").exists()
 
 
 @pytest.mark.fault("E5")
-def test_merging_again_gives_the_same_bytes(tiny_run: TinyRun, tmp_path: Path) -> None:
-    folder = tiny_run("bloom")
+def test_merging_again_gives_the_same_bytes(finished_run: FinishedRun, tmp_path: Path) -> None:
+    folder = finished_run("bloom").folder
     assert run(["merge", str(folder), "--out", str(tmp_path / "again")]) == 0
     first, second = (folder / "merged/model.safetensors", tmp_path / "again/model.safetensors")
     assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.fault("C14", "P6")
-def test_a_four_bit_run_merges_into_what_was_trained(tiny_run: TinyRun) -> None:
-    folder = tiny_run("llama", "quantization.method=nf4")
+def test_a_four_bit_run_merges_into_what_was_trained(finished_run: FinishedRun) -> None:
+    folder = finished_run("llama", "quantization.method=nf4").folder
     certificate = json.loads((folder / "merged/certificate.json").read_text())
     assert certificate["base"] == "dequantized"
     assert certificate["max_logit_difference"] < 1e-5

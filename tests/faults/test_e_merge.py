@@ -1,4 +1,4 @@
-"""Faults of a merge: killed at every point of it (E2), too little room (E4)."""
+"""Faults of a merge or an export: killed at every point of it (E2), too little room (E4)."""
 
 import os
 import shutil
@@ -44,6 +44,21 @@ def test_e2_a_killed_merge_is_absent_or_complete_and_works_the_next_time(trained
             assert command_line(merge) == 0
         assert (trained / "merged/model.safetensors").read_bytes() == good
         shutil.rmtree(trained / "merged")
+
+
+def test_e2_a_killed_export_is_absent_or_complete_and_works_the_next_time(trained: Path) -> None:
+    out = trained / "exports" / "gguf"
+    export = ["export", str(trained), "--out", str(out), "--quant", "q4_0"]
+    assert command_line(["merge", str(trained)]) == 0
+    for point in POINTS:
+        assert in_child(export, f"{point}=kill") == -signal.SIGKILL
+        complete = point == "directory.after_rename"
+        assert out.exists() == complete
+        if not complete:
+            assert command_line(export) == 0
+        assert {path.name for path in out.iterdir()} >= {"certificate.json", "manifest.json"}
+        assert len(list(out.glob("*.gguf"))) == 1
+        shutil.rmtree(out)
 
 
 def test_e4_too_little_room_is_told_before_anything_is_written(

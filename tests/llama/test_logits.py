@@ -14,9 +14,11 @@ from lora_kit.artifacts.adapter import read_adapter, save_adapter
 from lora_kit.catalogue import GGUF_ARCHITECTURES
 from lora_kit.data.open_encoder import open_encoder
 from lora_kit.data.types import Message
+from lora_kit.export.exporter import ExportOptions
 from lora_kit.export.gguf.adapter_file import make_adapter_gguf
 from lora_kit.export.gguf.llama_cpp import LlamaFile
 from lora_kit.export.gguf.quantize import NUMBER_TYPES
+from lora_kit.export.run import export_model, source_of
 from lora_kit.harness.engines.llama_cpp_engine import open_gguf
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.model.adapter_inject import (
@@ -26,6 +28,7 @@ from lora_kit.model.adapter_inject import (
     load_adapter_tensors,
 )
 from lora_kit.model.base import find_base
+from lora_kit.model.gguf_file import read_gguf
 from lora_kit.model.load import load_model
 from lora_kit.recipe.schema import BaseSpec, LoraSpec, QuantizationSpec
 
@@ -111,6 +114,28 @@ def test_every_number_type_is_read(quant: str, tiny_llama: Path, gguf: Callable[
         found = file.logits(IDS)
     likeness = np.corrcoef(found.reshape(-1), wanted.reshape(-1))[0, 1]
     assert likeness > {"f32": 0.999999, "f16": 0.99999, "bf16": 0.999, "q8_0": 0.999}.get(quant, 0.95)
+
+
+@pytest.mark.parametrize(("quant", "codes"), [("q4_k_m", {12, 14}), ("q5_k_m", {13, 14}), ("q6_k", {14})])
+def test_k_quants_are_llama_cpps_own_and_pass_our_checks(
+    quant: str, codes: set[int], tiny_folder: Any, tmp_path: Path
+) -> None:
+    """Codes are ggml's: 12 is Q4_K, 13 Q5_K, 14 Q6_K."""
+    folder = tiny_folder("llama", hidden_size=256, intermediate_size=512, tie_word_embeddings=False, **ROOM)
+    report = export_model(
+        source_of(find_base(BaseSpec(model=str(folder))), "tiny"),
+        "gguf",
+        tmp_path / "k",
+        ExportOptions(quant),
+    )
+    assert {path.suffix for path in (tmp_path / "k").iterdir()} == {".gguf", ".json"}
+    assert report["quant"] == quant
+    assert report["weights"]["relative_rms_error"] < 0.1
+    path = tmp_path / "k" / report["file"]
+    assert {code for code, shape in read_gguf(path).kinds.values() if len(shape) > 1} == codes
+    with LlamaFile(path, threads=1) as file:  # random weights of this size make much of small differences
+        found = file.logits(IDS)
+    assert np.corrcoef(found.reshape(-1), logits(ours(folder)).reshape(-1))[0, 1] > 0.7
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "bloom", "stablelm"])

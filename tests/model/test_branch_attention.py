@@ -89,7 +89,8 @@ def test_sharing_is_exact(family: str, seed: int, tiny_folder: Any, base_of: Any
         loss = sum_nats(model, batch)
         loss.nats.backward()
         grads = [parameter.grad / loss.tokens for parameter in parameters.values()]
-        found.append((loss.nats.item() / loss.tokens, grads, example_nats(model, batch)))
+        assert torch.allclose(loss.of_examples, example_nats(model, batch), rtol=0, atol=1e-12)
+        found.append((loss.nats.item() / loss.tokens, grads, loss.of_examples))
         model.zero_grad()
     (loss, grads, nats), (shared_loss, shared_grads, shared_nats) = found
     assert share(examples).shared_tokens > 0

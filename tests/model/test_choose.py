@@ -40,7 +40,7 @@ def test_the_nucleus_is_a_share_of_the_k_likeliest() -> None:
 @pytest.mark.parametrize("top_p", [0.5, 0.95])
 def test_a_nucleus_larger_than_expected_is_whole(top_p: float) -> None:
     size = 2 * LIKELY
-    found = drawn(torch.zeros(size), Choice(1.0, top_p), 30 * LIKELY)
+    found = drawn(torch.zeros(size), Choice(1.0, top_p), 12 * LIKELY)
     assert len(found) == pytest.approx(top_p * size, rel=0.01)
 
 

@@ -33,6 +33,7 @@ from lora_kit.model.base import BaseFiles, find_base
 from lora_kit.model.forward import example_nats, sum_nats
 from lora_kit.model.load import load_model
 from lora_kit.model.quantize import dequantized_weights
+from lora_kit.model.token_rows import row_parameters
 from lora_kit.recipe.schema import BaseSpec, LoraSpec, QuantizationSpec
 
 EXACT = 1e-12  # per trained token, in float64
@@ -62,6 +63,16 @@ class Tiny:
             for name, p in sorted(adapter_parameters(model).items())
         }
         load_adapter_tensors(model, values)
+        return model
+
+    def moved(self, spec: LoraSpec, tokens: Sequence[int] = ()) -> PeftModel:
+        """With an adapter of some kind, a way from where it began."""
+        model = add_adapter(self.open(), spec, self.files.family, seed=3, tokens=tokens)
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for _, parameter in sorted((adapter_parameters(model) | row_parameters(model)).items()):
+                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                parameter.add_(noise, alpha=0.1)
         return model
 
 
@@ -212,8 +223,20 @@ def test_save_and_reload(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_nf4(tiny: Tiny) -> None:
     """4-bit layers compute, forward and backward, what their unpacked weights do; the head stays dense."""
+    as_its_unpacked_weights(tiny, "nf4")
+
+
+def test_int8(tiny: Tiny) -> None:
+    """8-bit layers, too; their weights are nearer to the base's."""
+    as_its_unpacked_weights(tiny, "int8")
+    exact = logits_of(tiny.open("float32"), IDS)
+    eight, four = ((logits_of(tiny.open("float32", m), IDS) - exact).abs().mean() for m in ("int8", "nf4"))
+    assert 0 < eight < 0.3 * four
+
+
+def as_its_unpacked_weights(tiny: Tiny, method: str) -> None:
     pytest.importorskip("bitsandbytes")
-    ours = tiny.tuned("float32", "nf4")
+    ours = tiny.tuned("float32", method)
     dense = dequantized_weights(ours)
     held = {
         name for name, module in tiny.open("float32").named_modules() if isinstance(module, torch.nn.Linear)
@@ -229,6 +252,78 @@ def test_nf4(tiny: Tiny) -> None:
     found, expected = (gradients(model, [sum_nats(model, batch).nats], 1) for model in (ours, reference))
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3)
+
+
+def test_pissa(tiny: Tiny) -> None:
+    """It begins as its base, learns as LoRA on W - scaling B0 A0 in any split, and is saved as LoRA on W."""
+    spec, rows = LoraSpec(rank=4, alpha=8, init="pissa"), random_rows(6, 4)
+    fresh = add_adapter(tiny.open(), spec, tiny.files.family, seed=3)
+    torch.testing.assert_close(logits_of(fresh, IDS), logits_of(tiny.open(), IDS), rtol=1e-10, atol=1e-10)
+    ours, rest = tiny.moved(spec), tiny.moved(RANK)
+    first = {name: tensor.double() for name, tensor in adapter_tensors(ours).items()}
+    with torch.no_grad():
+        for name, module in rest.named_modules():
+            if (down := first.get(f"{name}.lora_A.weight")) is not None:
+                module.base_layer.weight += 2.0 * first[f"{name}.lora_B.weight"][:, 4:] @ down[4:]
+        for name, parameter in adapter_parameters(rest).items():
+            parameter.copy_(adapter_parameters(ours)[name])
+    expected = gradients(rest, [reference_nats(rest, row) for row in rows], 100)
+    for groups in ([rows], [rows[:1], rows[1:]]):
+        found = gradients(ours, [sum_nats(ours, tiny.collate(group)).nats for group in groups], 100)
+        assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= EXACT
+    again = attach_adapter(tiny.open(), adapter_config(ours, "x"), adapter_tensors(ours))
+    torch.testing.assert_close(logits_of(again, IDS), logits_of(ours, IDS), rtol=1e-10, atol=1e-10)
+
+
+def test_dora(tiny: Tiny, tmp_path: Path) -> None:
+    """Any split has the gradient of peft's DoRA; saved, it is the same bits here, and the same in peft."""
+    ours, rows = tiny.moved(LoraSpec(rank=4, alpha=8, dora=True)), random_rows(7, 4)
+    config, tensors = adapter_config(ours, str(tiny.files.folder)), adapter_tensors(ours)
+    save_file(tensors, tmp_path / "adapter_model.safetensors", {"format": "pt"})
+    ours.peft_config["default"].save_pretrained(tmp_path)
+    theirs = PeftModel.from_pretrained(plain(tiny.files.folder), tmp_path, is_trainable=True).eval()
+    torch.testing.assert_close(logits_of(ours, IDS), logits_of(theirs, IDS), rtol=1e-11, atol=1e-11)
+    expected = gradients(theirs, [reference_nats(theirs, row) for row in rows], 100)
+    assert sum(name.endswith("lora_magnitude_vector") for name in expected) == len(expected) // 3
+    for groups in ([rows], [rows[:1], rows[1:]]):
+        found = gradients(ours, [sum_nats(ours, tiny.collate(group)).nats for group in groups], 100)
+        assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= EXACT
+    again = attach_adapter(tiny.open(), config, tensors)
+    assert torch.equal(logits_of(again, IDS), logits_of(ours, IDS))
+    with ours.disable_adapter():
+        base = logits_of(ours, IDS)
+    torch.testing.assert_close(base, logits_of(plain(tiny.files.folder), IDS), rtol=1e-11, atol=1e-11)
+
+
+def test_token_rows(tiny: Tiny, tmp_path: Path) -> None:
+    """Rows of embedding and head: any split has peft's gradient; on, off and saved they are peft's."""
+    rows = random_rows(8, 4)
+    ids = list(dict.fromkeys(row.input_ids[0] for row in rows))  # what all that follows depends on
+    ours = tiny.moved(RANK, ids)
+    config, tensors = adapter_config(ours, str(tiny.files.folder)), adapter_tensors(ours)
+    save_file(tensors, tmp_path / "adapter_model.safetensors", {"format": "pt"})
+    ours.peft_config["default"].save_pretrained(tmp_path)
+    theirs = PeftModel.from_pretrained(plain(tiny.files.folder), tmp_path, is_trainable=True).eval()
+    expected_logits = logits_of(theirs, IDS)
+    torch.testing.assert_close(logits_of(ours, IDS), expected_logits, rtol=1e-11, atol=1e-11)
+    reference = [reference_nats(theirs, row) for row in rows]
+    sum(reference).backward()
+    wanted = {n: p.grad for n, p in theirs.named_parameters() if p.requires_grad and "trainable_tokens" in n}
+    assert len(wanted) == len(row_parameters(ours))
+    for groups in ([rows], [rows[:1], rows[1:]]):
+        ours.zero_grad()
+        for group in groups:
+            sum_nats(ours, tiny.collate(group)).nats.backward()
+        for name, parameter in row_parameters(ours).items():
+            gradient = wanted[f"{name}.default"]
+            assert (parameter.grad - gradient).abs().max() <= 100 * EXACT
+            assert gradient.abs().amax(1).min() > 1e-6
+    again = attach_adapter(tiny.open(), config, tensors)
+    assert torch.equal(logits_of(again, IDS), logits_of(ours, IDS))
+    with ours.disable_adapter():
+        base = logits_of(ours, IDS)
+    torch.testing.assert_close(base, logits_of(plain(tiny.files.folder), IDS), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(logits_of(ours, IDS), expected_logits, rtol=1e-11, atol=1e-11)
 
 
 def test_generation(tiny: Tiny, tiny_folder: Any) -> None:

@@ -123,6 +123,39 @@ def test_the_cache_grows_while_rows_are_answered(model: Any) -> None:
     assert found == [generated(model, prompt, limit) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("places", [2, 24])
+def test_answers_that_repeat_themselves_take_fewer_passes_and_stay_the_same(
+    family: str,
+    places: int,
+    tiny_folder: Callable[..., Path],
+    open_model: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = open_model(tiny_folder(family, **UNTIED))
+    with torch.no_grad():  # the next token depends on little but the last one, so that answers run in circles
+        for name, parameter in model.named_parameters():
+            parameter.mul_(0.01 if "layers." in name else 1.0)
+    passes, plain = [], decode.step
+
+    def counted(model: Any, cache: Any, tokens: Any, lengths: Any) -> Any:
+        passes.append(max(map(len, tokens)))
+        return plain(model, cache, tokens, lengths)
+
+    monkeypatch.setattr(generate, "step", counted)
+    prompts = ragged(24 if places > 2 else 4, longest=12)
+    limits = [60 + number for number in range(len(prompts))]
+    end = frozenset({1})  # which is the model's own for generate()
+    found = answers(model, prompts, limits, places=places, stop_ids=end)
+    for number in range(0, len(prompts), 3):
+        assert found[number] == generated(model, prompts[number], limits[number])
+    assert max(passes) == 5
+    assert len(passes) < 0.8 * sum(map(len, found)) / places
+    stop = found[0][-1]
+    stopped = answers(model, prompts, limits, places=places, stop_ids=end | {stop})
+    assert stopped == [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in found]
+
+
 def test_prompts_beyond_what_is_read_at_a_time(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate, "READ_TOKENS", 16)
     prompts = ragged(10)

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from lora_kit.errors import ModelError
+from lora_kit.export.gguf.pre_tokenizers import find_pre_tokenizer
 from lora_kit.model import gguf_convert
 from lora_kit.model.base import find_base
 from lora_kit.model.gguf_convert import converted_folder, find_in_package
+from lora_kit.model.gguf_file import check_gguf
 from lora_kit.recipe.schema import BaseSpec
 
 
@@ -53,6 +55,24 @@ def test_the_tokenizer_comes_along(tiny_gguf: Path, tiny_llama: Path, tmp_path: 
     assert ours(text)["input_ids"] == theirs(text)["input_ids"]
     assert ours.chat_template == theirs.chat_template
     assert ours.eos_token_id == theirs.eos_token_id
+
+
+def test_digits_stay_apart_where_the_file_says_so(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers drops the rule of `smollm`, which cuts between digits of every script."""
+    from transformers import AutoTokenizer
+
+    named = str(check_gguf(tiny_gguf).metadata["tokenizer.ggml.pre"])
+    assert "smollm" in gguf_convert.DIGITS_APART
+    monkeypatch.setattr(gguf_convert, "DIGITS_APART", {named})
+    folder = converted_folder(tiny_gguf, cache=tmp_path)
+    backend = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str("in 1½ or ٢٣ days")]
+    assert pieces == ["in", "Ġ", "1", "Â½", "Ġor", "Ġ", "Ù¢", "Ù£", "Ġdays"]
+    rule = find_pre_tokenizer(json.loads((folder / "tokenizer.json").read_text("utf-8")))
+    assert rule is not None
+    assert rule.name == "smollm"
 
 
 def test_it_is_converted_once_and_found_by_content(

@@ -87,6 +87,27 @@ def written(
 
 
 @pytest.mark.parametrize(
+    ("past_name", "code", "value", "message"),
+    [
+        (0, "I", 5, "has 5 dimensions"),
+        (4, "Q", 0, "impossible shape"),
+        (4, "Q", 2**62, "lies beyond its end"),
+        (20, "I", 99, "unknown number type 99"),
+        (20, "I", 12, "impossible shape"),  # Q4_K has blocks of 256
+        (24, "Q", 2**62, "lies beyond its end"),
+    ],
+)
+@pytest.mark.fault("C15")
+def test_forged_tensors(past_name: int, code: str, value: int, message: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "x.gguf")
+    raw, name = bytearray(path.read_bytes()), b"token_embd.weight"
+    struct.pack_into(f"<{code}", raw, raw.index(name) + len(name) + past_name, value)
+    path.write_bytes(raw)
+    with pytest.raises(ModelError, match=message):
+        check_gguf(path)
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"architecture": "mamba"}, "unsupported GGUF architecture 'mamba'"),

@@ -9,7 +9,7 @@ from lora_kit.catalogue import FAMILIES
 from lora_kit.errors import ModelError
 from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
 from lora_kit.model.layered import four_bit_names, layered_model
-from lora_kit.model.quantize import as_four_bits_hold, dequantized_weights
+from lora_kit.model.quantize import as_held, dequantized_weights
 from lora_kit.recipe.schema import LoraSpec, QuantizationSpec
 
 IDS = torch.arange(20)[None] * 7
@@ -65,10 +65,10 @@ def test_four_bits_are_rounded_as_bitsandbytes_holds_them(
     plain = dict(open_model(files.folder, dtype="float32").named_parameters())
     assert set(held) == four_bit_names(files)
     for name, dense in held.items():
-        assert torch.equal(as_four_bits_hold(plain[f"{name}.weight"].data, spec), dense())
+        assert torch.equal(as_held(plain[f"{name}.weight"].data, spec), dense())
 
 
 def test_a_missing_weight_is_named(tiny_llama: Any, base_of: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("lora_kit.model.layered._shards_of", lambda _: {})
+    monkeypatch.setattr("lora_kit.model.stored_weights.read_header", lambda _: {})
     with pytest.raises(ModelError, match=r"no file holds the weight model\.embed_tokens"):
         layered_model(base_of(tiny_llama), dtype=torch.float32)(IDS)

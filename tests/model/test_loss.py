@@ -27,12 +27,14 @@ def test_nats_and_gradient_are_those_of_torch(rows: int, bias: bool) -> None:
     hidden, head, targets = case(rows, torch.float64, bias=bias)
     expected = cross_entropy(head(hidden), targets, reduction="sum")
     (expected_gradient,) = torch.autograd.grad(3 * expected, hidden)
-    found = sum_of_nats(hidden, head, targets)
+    found, of_each = sum_of_nats(hidden, head, targets)
     (gradient,) = torch.autograd.grad(3 * found, hidden)
     assert found.item() == pytest.approx(expected.item(), rel=1e-13)
     assert torch.allclose(gradient, expected_gradient, rtol=0, atol=1e-13)
     each = cross_entropy(head(hidden), targets, reduction="none")
     assert torch.allclose(target_nats(hidden, head.weight, head.bias, targets), each, rtol=0, atol=1e-13)
+    assert torch.allclose(of_each, each, rtol=0, atol=1e-13)
+    assert not of_each.requires_grad
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
@@ -40,7 +42,7 @@ def test_lower_precision_is_rounded_once(dtype: torch.dtype, tolerance: float) -
     hidden, head, targets = case(300, dtype, bias=False)
     expected = cross_entropy(head(hidden).float(), targets, reduction="sum")
     (expected_gradient,) = torch.autograd.grad(expected, hidden)
-    found = sum_of_nats(hidden, head, targets)
+    found, _ = sum_of_nats(hidden, head, targets)
     assert found.dtype == torch.float64
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)  # float32 from the logits on
     (gradient,) = torch.autograd.grad(found, hidden)
@@ -50,9 +52,10 @@ def test_lower_precision_is_rounded_once(dtype: torch.dtype, tolerance: float) -
 
 def test_no_targets_are_zero_nats() -> None:
     hidden, head, targets = case(0, torch.float32, bias=True)
-    found = sum_of_nats(hidden, head, targets)
+    found, each = sum_of_nats(hidden, head, targets)
     found.backward()
     assert found.item() == 0.0
+    assert each.shape == (0,)
     assert hidden.grad is not None
     assert hidden.grad.shape == (0, 16)
 
@@ -80,5 +83,5 @@ class LargestTensor(TorchDispatchMode):
 def test_logits_of_all_rows_are_never_held() -> None:
     hidden, head, targets = case(8 * CHUNK_ROWS, torch.float32, bias=False, vocabulary=500)
     with LargestTensor() as largest:
-        sum_of_nats(hidden, head, targets).backward()
+        sum_of_nats(hidden, head, targets)[0].backward()
     assert largest.numbers == CHUNK_ROWS * 500

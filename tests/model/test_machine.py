@@ -37,6 +37,7 @@ HALF, FULL = torch.bfloat16, torch.float32
         (Machine("mps", None, ALL), HALF, 64, False, "segments"),
     ],
 )
+@pytest.mark.fault("C20")
 def test_attention(machine: Machine, dtype: torch.dtype, head: int, branches: bool, way: str) -> None:
     assert attention_way(machine, dtype, head, branches=branches) == way
 
@@ -45,6 +46,7 @@ def test_attention(machine: Machine, dtype: torch.dtype, head: int, branches: bo
     ("machine", "base", "products"),
     [(A100, HALF, HALF), (A100, FULL, None), (OLD, HALF, None), (CPU, HALF, None), (H100, HALF, HALF)],
 )
+@pytest.mark.fault("C20")
 def test_number_type_of_products(machine: Machine, base: torch.dtype, products: torch.dtype | None) -> None:
     assert autocast_type(machine, base) == products
 

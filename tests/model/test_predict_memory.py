@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from lora_kit.errors import ModelError
@@ -161,6 +162,32 @@ def test_weights_and_adapter_are_those_of_the_loaded_model(family: str, tiny_fol
     assert need.base == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     adapted = add_adapter(model, recipe.lora, files.family, seed=0)
     assert need.trained == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+
+
+def test_eight_bits_are_counted(tiny_folder: Any) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = tiny_folder("gpt_neox", hidden_size=128, intermediate_size=512)
+    need = predict_memory(tiny(quantization={"method": "int8"}), config_of(folder))
+    spec = QuantizationSpec(method="int8")
+    files = find_base(BaseSpec(model=str(folder)))
+    model = load_model(files, dtype="float32", quantization=spec, device="cpu")
+    held = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    held += sum(weight.SCB.nbytes for weight in model.parameters() if weight.dtype is torch.int8)
+    assert need.base == held
+
+
+@pytest.mark.parametrize("variant", [{"init": "pissa"}, {"dora": True}], ids=["pissa", "dora"])
+def test_a_variant_of_lora_takes_what_it_holds(variant: Any, tiny_folder: Any) -> None:
+    folder, recipe = tiny_folder("llama"), tiny(lora=variant)
+    plain, need = (predict_memory(one, config_of(folder)) for one in (tiny(), recipe))
+    files = find_base(BaseSpec(model=str(folder)))
+    model = load_model(files, dtype="float32", quantization=QuantizationSpec(), device="cpu")
+    adapted = add_adapter(model, recipe.lora, files.family, seed=0)
+    assert need.trained == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert need.adapter == 16 * need.trained + 4 * plain.trained
+    assert need.activations > plain.activations
+    assert need.total > plain.total
+    assert need.base == plain.base
 
 
 @pytest.mark.parametrize("double", [True, False])

@@ -6,15 +6,22 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import Tensor
 
 from lora_kit.data.collate import flatten
 from lora_kit.model import fused_llama, lora_ops
 from lora_kit.model.adapter_inject import adapter_parameters, add_adapter
 from lora_kit.model.forward import example_nats, sum_nats
-from lora_kit.model.quantize import dense_weight, dequantized_weights, is_four_bit, number_type
-from lora_kit.recipe.schema import LoraSpec
+from lora_kit.model.quantize import (
+    as_held,
+    dense_weight,
+    dequantized_weights,
+    is_four_bit,
+    is_packed,
+    number_type,
+)
+from lora_kit.recipe.schema import LoraSpec, QuantizationSpec
 
 
 @pytest.fixture
@@ -45,6 +52,25 @@ def test_the_fused_forward_of_the_base_is_bitsandbytes_bit_for_bit(four_bit: Any
             if part.bases[0].in_features == 64:
                 found, _ = lora_ops.project(part, [], x)
                 assert torch.equal(found, torch.cat([base(x) for base in part.bases], 1))
+
+
+def test_eight_bits_are_bitsandbytes_own(tiny_folder: Any, open_model: Any) -> None:
+    """Weights and what a merge rounds to; a batch's other rows don't matter, however large they are."""
+    folder, spec = tiny_folder("llama", hidden_size=64), QuantizationSpec(method="int8")
+    model, plain = (open_model(folder, dtype="float32", method=method) for method in ("int8", "none"))
+    layer, whole = model.model.layers[0].mlp.up_proj, plain.model.layers[0].mlp.up_proj
+    assert type(layer) is Linear8bitLt
+    assert layer.weight.dtype is torch.int8
+    assert number_type(layer) is torch.float32
+    dense = dense_weight(layer)
+    assert torch.equal(dense, as_held(whole.weight.data, spec))
+    assert (dense - whole.weight).abs().max() <= whole.weight.abs().max() / 127
+    x = torch.randn(5, 64)
+    other = x.clone()
+    other[1:] *= 100
+    torch.testing.assert_close(layer(x), x @ dense.T)
+    assert torch.equal(layer(other)[0], layer(x)[0])
+    assert not any(is_packed(module) for module in (model.lm_head, model.model.embed_tokens))
 
 
 def nats_and_gradients(model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:

@@ -110,3 +110,16 @@ def test_damage_is_an_error_or_stays_inside_the_file(
     except ModelError:
         return
     assert all(0 < e.start <= e.end <= path.stat().st_size for e in header.values())
+
+
+def test_what_can_not_be_opened_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # modes don't hold root back
+    with pytest.raises(ModelError, match="can't be read: permission denied"):
+        read_header(tmp_path / "x.safetensors")

@@ -112,8 +112,7 @@ def count_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return computed
 
 
-@pytest.mark.parametrize("memory", ["standard", "low"])
-@pytest.mark.parametrize("layers", ["last-1", "last-2"])
+@pytest.mark.parametrize(("layers", "memory"), [("last-1", "low"), ("last-2", "standard")])
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_the_gradients_of_every_family_are_those_without_it(
     tuned: Any, keep_float64: None, monkeypatch: Any, family: str, layers: str, memory: str

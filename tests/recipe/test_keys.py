@@ -56,7 +56,9 @@ def test_a_key_of_another_section_is_found_there():
 
 def test_what_is_like_nothing_gets_the_list():
     assert unknown_key("xyz")[1].startswith("known sections: base, data")
-    assert unknown_key("lora.xyz")[1] == "known: rank, alpha, dropout, targets, layers, rank_stabilized"
+    assert unknown_key("lora.xyz")[1] == (
+        "known: rank, alpha, dropout, targets, layers, rank_stabilized, init, dora, train_tokens"
+    )
 
 
 def test_a_typo_of_max_tokens_is_no_secret():

@@ -6,6 +6,7 @@ from lora_kit.recipe.keys import all_keys
 from lora_kit.recipe.rules import RULES
 
 BROKEN = [
+    ("train.finish_by", "train.max_minutes", 'train: {max_minutes: 5, finish_by: "23:00"}'),
     ("train.epochs", "train.steps", "train: {steps: 5, epochs: 1}"),
     ("train.warmup_steps", "train.steps", "train: {steps: 5, warmup_steps: 5}"),
     ("train.keep", "data.validation_fraction", "data.validation_fraction=0"),
@@ -16,12 +17,18 @@ BROKEN = [
     ("base.revision", "base.model", "base.revision=abc"),
     ("quantization.double_quant", "quantization.method", "quantization: {double_quant: false}"),
     ("quantization.compute_dtype", "quantization.method", "quantization: {compute_dtype: bfloat16}"),
+    ("lora.init", "quantization.method", "lora: {init: loftq}"),
+    ("lora.dora", "quantization.method", "quantization: {method: int8}"),
+    ("lora.dora", "lora.init", "lora: {dora: true, init: pissa}"),
+    ("engine.trunk_cache", "lora.train_tokens", "engine: {trunk_cache: on}"),
     ("engine.trunk_cache", "lora.layers", "engine: {trunk_cache: on}"),
 ]
 BESIDE = {
     "train.validate_every": ["data.validation_fraction=0"],
     "data.validation_fraction": ["data.validation_fraction=0.1"],
     "base.revision": ["base.model=package:a/b.gguf"],
+    "lora.dora quantization.method": ["lora.dora=true"],
+    "engine.trunk_cache lora.train_tokens": ["lora.layers=last-2", "lora.train_tokens=[17]"],
 }
 
 
@@ -30,15 +37,20 @@ def test_every_rule_has_its_case():
     assert [rule.keys[:2] for rule in RULES] == cases
 
 
-@pytest.mark.parametrize(("first", "second", "given"), BROKEN, ids=[case[0] for case in BROKEN])
+@pytest.mark.parametrize(("first", "second", "given"), BROKEN, ids=[" ".join(case[:2]) for case in BROKEN])
 def test_a_broken_rule_names_both_keys(refused, minimal, folder, first, second, given):
     given = given.replace("HELD_OUT", f"{folder}/held_out.jsonl").replace("ROWS", f"{folder}/rows.jsonl")
     text, overrides = (minimal, [given]) if "=" in given else (f"{minimal}{given}\n", [])
-    [problem] = refused(text, *overrides, *BESIDE.get(first, []))
+    [problem] = refused(text, *overrides, *BESIDE.get(f"{first} {second}", BESIDE.get(first, [])))
     assert problem.key == first
     assert second in problem.found
     assert problem.cure
     assert problem.where in {"r.yaml:7", "r.yaml:5", "command line"}
+
+
+def test_pissa_has_no_rest_to_round(refused, minimal):
+    [problem] = refused(minimal, "lora.init=pissa", "quantization.method=nf4")
+    assert (problem.key, problem.found) == ("lora.init", '"pissa" does not go with quantization.method "nf4"')
 
 
 @pytest.mark.parametrize(
@@ -46,12 +58,18 @@ def test_a_broken_rule_names_both_keys(refused, minimal, folder, first, second, 
     [
         ["train.steps=5", "train.warmup_steps=4"],
         ["train.epochs=2", "train.warmup_steps=100"],
+        ["train.max_minutes=90", "train.steps=100"],
+        ["train.finish_by=6:05", "train.epochs=2"],
         ["data.validation_fraction=0", "train.keep=last"],
         ["data.validation=HELD_OUT", "train.validate_every=2"],
         ["data.validation=HELD_OUT", "data.validation_fraction=0"],
         ["quantization.method=nf4", "quantization.double_quant=false", "quantization.compute_dtype=bfloat16"],
         ["quantization.method=nf4", "base.dtype=bfloat16"],
         ["base.revision=abc"],
+        ["lora.init=pissa", "base.dtype=bfloat16"],
+        ["lora.init=loftq", "quantization.method=fp4"],
+        ["lora.dora=true", "quantization.method=nf4"],
+        ["quantization.method=int8", "base.dtype=bfloat16"],
         ["engine.trunk_cache=on", "lora.layers=last-2"],
     ],
 )
@@ -78,6 +96,7 @@ def other_value(name: str, folder: object) -> str:
         "evaluate.suites": "[]",
         "lora.targets": "[q_proj]",
         "lora.layers": "last-2",
+        "lora.train_tokens": "[17]",
         "engine.trackers": "[tensorboard]",
     }
     if name in known:

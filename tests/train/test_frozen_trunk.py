@@ -1,10 +1,7 @@
 """``engine.trunk_cache`` in a run: told beforehand, killed and resumed to the bit, refused in one line."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from lora_kit.artifacts.metrics_log import stable_digest
+from lora_kit.cli.app import run
 from lora_kit.errors import LoraKitError, MachineError, ModelError
 from lora_kit.model.trunk import Trunk
 from lora_kit.recipe.load import load_recipe
@@ -85,16 +83,20 @@ def test_a_run_is_the_one_without_it(tiny_recipe: TinyRecipe, tmp_path: Path, fa
 
 
 def test_killed_damaged_and_resumed_equals_unbroken(
-    tiny_recipe: TinyRecipe, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_recipe: TinyRecipe,
+    tmp_path: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    forked: Callable[..., Any],
 ) -> None:
     recipe = tiny_recipe(train={"steps": None, "epochs": 2}, **ON)
     train(recipe, tmp_path / "unbroken")
     whole = {path: path.read_bytes() for path in states(own_cache)}
     for path in whole:
         path.unlink()
-    environment = {**os.environ, "LORA_KIT_FAILPOINT": "checkpoint.after_commit=kill"}
-    command = [sys.executable, "-m", "lora_kit", "train", str(recipe), "--run-dir", str(tmp_path / "broken")]
-    killed = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=120)
+    monkeypatch.setenv("LORA_KIT_FAILPOINT", "checkpoint.after_commit=kill")
+    killed = forked(lambda: run(["train", str(recipe), "--run-dir", str(tmp_path / "broken")]))
+    monkeypatch.delenv("LORA_KIT_FAILPOINT")
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     left = states(own_cache)
     assert 0 < len(left) < len(whole)

@@ -6,7 +6,7 @@ from accelerate import Accelerator
 
 from lora_kit.data.collate import MicroBatch, flatten
 from lora_kit.data.types import Example
-from lora_kit.train.out_of_memory import NoRoomError, is_out_of_memory, sum_over
+from lora_kit.train.out_of_memory import NoRoomError, compute_over, is_out_of_memory
 
 CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
 
@@ -48,7 +48,7 @@ def test_the_batch_that_failed_is_told_and_others_are_not_begun() -> None:
         return torch.tensor(1.5)
 
     with pytest.raises(NoRoomError) as error:
-        sum_over(batches(3), compute, Accelerator(cpu=True), shared_out=True)
+        compute_over(batches(3), compute, Accelerator(cpu=True), shared_out=True)
     assert error.value.batch.origins == ("r:1",)
     assert error.value.__context__ is None  # which would keep every tensor of the failed attempt
     assert begun == ["r:0", "r:1"]
@@ -59,4 +59,4 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        sum_over(batches(1), compute, Accelerator(cpu=True), shared_out=False)
+        compute_over(batches(1), compute, Accelerator(cpu=True), shared_out=False)

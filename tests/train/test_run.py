@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from lora_kit import train_run
-from lora_kit.artifacts.metrics_log import stable_digest
+from lora_kit.artifacts.metrics_log import read_metrics, stable_digest
 from lora_kit.errors import (
     DataError,
     DivergedError,
@@ -66,6 +66,9 @@ def test_it_learns_and_leaves_everything(tiny_recipe: TinyRecipe, tmp_path: Path
     assert all(needed | {"tokens_per_second", "peak_memory_bytes"} <= line.keys() for line in lines)
     assert all("rows.jsonl:" in origin for line in lines for origin in line["rows"])
     assert "validation_loss" in lines[2]
+    for line in lines:
+        assert sum(line["row_nats"]) == pytest.approx(line["loss"] * line["trained_tokens"], abs=1e-3)
+        assert sum(line["row_tokens"]) == line["trained_tokens"]
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"recipe.yaml", "data_report.json", "metrics.jsonl", "checkpoints", "adapter", "run.json"} <= names
     adapter = {path.name for path in (tmp_path / "run/adapter").iterdir()}
@@ -75,8 +78,9 @@ def test_it_learns_and_leaves_everything(tiny_recipe: TinyRecipe, tmp_path: Path
     assert all(tensor.abs().max() > 0 for tensor in tensors.values())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("family", ["llama", "bloom"])
+@pytest.mark.parametrize(
+    ("family", "number", "code"), [("llama", signal.SIGINT, 130), ("bloom", signal.SIGTERM, 143)]
+)
 @pytest.mark.fault("D4")
 def test_stopped_and_resumed_equals_never_stopped(
     tiny_recipe: TinyRecipe, tmp_path: Path, family: str, number: int, code: int
@@ -113,6 +117,12 @@ def test_micro_batches_do_not_change_the_result(tiny_recipe: TinyRecipe, tmp_pat
         train(recipe, tmp_path / budget, f"train.micro_batch_tokens={budget}")
     one, many = (load_file(tmp_path / b / "adapter/adapter_model.safetensors") for b in ("4096", "8"))
     assert all(torch.allclose(one[name], many[name], atol=1e-5) for name in one)
+    one, many = (read_metrics(tmp_path / b / "metrics.jsonl") for b in ("4096", "8"))
+    for line, other in zip(
+        one, many, strict=True
+    ):  # each row's part too, in whatever order they are computed
+        assert line["row_nats"] == pytest.approx(other["row_nats"], abs=5e-3)
+        assert line["row_tokens"] == other["row_tokens"]
 
 
 @pytest.mark.fault("D23")
@@ -203,6 +213,32 @@ def poison(monkeypatch: pytest.MonkeyPatch, where: str, at_step: int) -> None:
 
     monkeypatch.setattr(step_module, "sum_nats", sum_nats)
     monkeypatch.setattr(loop_module.Stepper, "step", step)
+
+
+@pytest.mark.parametrize("save_every", [1, 6], ids=["saved at once", "saved at the end"])
+@pytest.mark.parametrize("where", ["weights", "optimizer"])
+@pytest.mark.fault("P8")
+def test_numbers_that_turn_in_the_update_never_reach_the_disk(
+    tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, save_every: int
+) -> None:
+    true_step, count = loop_module.Stepper.step, [0]
+
+    def step(self: Any, micro_batches: Any) -> Any:
+        result = true_step(self, micro_batches)
+        count[0] += 1
+        if count[0] == 3:
+            moments = self.optimizer.state[self.parameters[0]]["exp_avg"]
+            (self.parameters[0].data if where == "weights" else moments)[0, 0] = float("inf")
+        return result
+
+    monkeypatch.setattr(loop_module.Stepper, "step", step)
+    recipe = tiny_recipe(train={"steps": 6, "save_every": save_every, "validate_every": 6})
+    with pytest.raises(DivergedError) as error:
+        train(recipe, tmp_path / "run")
+    assert error.value.exit_code == 6
+    for path in (tmp_path / "run").rglob("*.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values()), path
+    assert not (tmp_path / "run/adapter").exists()
 
 
 @pytest.mark.fault("D7")

@@ -4,13 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_kit.export.exporter import Exporter, ExportOptions, ExportSource
-from lora_kit.export.gguf.make import DEFAULT, make_gguf, plan_of
+from lora_kit.export.gguf.k_quants import K_QUANTS
+from lora_kit.export.gguf.make import DEFAULT, make_gguf, size_of
 from lora_kit.export.gguf.quantize import NUMBER_TYPES
-
-
-def size(source: ExportSource, options: ExportOptions) -> int:
-    """Bytes of the file; the vocabulary is a few megabytes."""
-    return plan_of(source, options).data_bytes + (8 << 20)
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> dict[str, Any]:
@@ -22,9 +18,9 @@ EXPORTER = Exporter(
     name="gguf",
     description="one file for llama.cpp",
     default_quant=DEFAULT,
-    quants=tuple(NUMBER_TYPES),
+    quants=(*NUMBER_TYPES, *K_QUANTS),
     needs_template=False,
-    size=size,
+    size=size_of,
     write=write,
     makes_gguf=True,
 )

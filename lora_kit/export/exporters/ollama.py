@@ -9,7 +9,8 @@ from lora_kit.data.encode import Encoder
 from lora_kit.data.types import Message
 from lora_kit.errors import ModelError
 from lora_kit.export.exporter import Exporter, ExportOptions, ExportSource
-from lora_kit.export.gguf.make import DEFAULT, MadeFile, make_gguf, plan_of
+from lora_kit.export.gguf.k_quants import K_QUANTS
+from lora_kit.export.gguf.make import DEFAULT, MadeFile, make_gguf, size_of
 from lora_kit.export.gguf.quantize import NUMBER_TYPES
 from lora_kit.export.gguf.read_tokens import FileTokenizer
 from lora_kit.export.ollama.go_render import render_go
@@ -22,11 +23,6 @@ MODELFILE = "Modelfile"
 MOST_CONTEXT_TOKENS = (
     8192  # Ollama sets the memory of a whole context aside; more is the user's wish to state
 )
-
-
-def size(source: ExportSource, options: ExportOptions) -> int:
-    """Bytes of the GGUF file; the vocabulary is a few megabytes."""
-    return plan_of(source, options).data_bytes + (8 << 20)
 
 
 def write(source: ExportSource, folder: Path, options: ExportOptions) -> dict[str, Any]:
@@ -79,9 +75,9 @@ EXPORTER = Exporter(
     name="ollama",
     description="a GGUF file and a Modelfile for Ollama",
     default_quant=DEFAULT,
-    quants=tuple(NUMBER_TYPES),
+    quants=(*NUMBER_TYPES, *K_QUANTS),
     needs_template=True,
-    size=size,
+    size=size_of,
     write=write,
     makes_gguf=True,
 )

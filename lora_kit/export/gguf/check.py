@@ -13,7 +13,7 @@ import numpy as np
 
 from lora_kit.errors import ModelError, Problem
 from lora_kit.export.gguf.plan import PlannedTensor
-from lora_kit.export.gguf.quantize import BY_CODE, NumberType
+from lora_kit.export.gguf.quantize import NumberType
 from lora_kit.export.gguf.write import ALIGNMENT, Value, source_chunks
 from lora_kit.model.gguf_file import GgufHeader, read_gguf
 
@@ -156,16 +156,3 @@ def _share_of_bound(error: Array, wanted: Array, kind: NumberType) -> float:
     if kind.block > 1 or largest.any():
         return float((largest / np.maximum(bound, np.float32(1e-38))).max())
     return 0.0
-
-
-def read_tensor(path: Path, header: GgufHeader, name: str) -> Array:
-    """One tensor of a file as float32, in the file's order of rows.
-
-    Raises:
-        ModelError: It is of a number type that lora_kit does not write.
-    """
-    code, shape = header.kinds[name]
-    if code not in BY_CODE:
-        raise ModelError(f"'{name}' is of ggml type {code}", where=str(path))
-    start, end = header.tensors[name]
-    return unpack(np.fromfile(path, np.uint8, end - start, offset=start), BY_CODE[code], shape)

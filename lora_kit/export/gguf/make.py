@@ -13,6 +13,7 @@ from lora_kit.data.template_jinja import load_jinja_template
 from lora_kit.data.types import Conversation, Message
 from lora_kit.export.exporter import ExportOptions, ExportSource
 from lora_kit.export.gguf.check import check_file, compare_weights
+from lora_kit.export.gguf.k_quants import K_QUANTS, SOURCE, write_k_quant
 from lora_kit.export.gguf.llama_cpp import LlamaTokenizer, is_installed
 from lora_kit.export.gguf.logits import compare_logits
 from lora_kit.export.gguf.plan import ExportPlan, plan_export
@@ -32,6 +33,7 @@ from lora_kit.export.same_tokens import (
 from lora_kit.export.turns import find_turns, render_text, trims
 
 DEFAULT = "q8_0"
+CHECKED_TOKENS = 64  # of each conversation: every matrix is used by them, and more cost seconds
 CHAT_TEMPLATE = "tokenizer.chat_template"
 _PROVENANCE = ("base", "base_fingerprint", "training_fingerprint", "template")
 
@@ -54,12 +56,18 @@ class MadeFile:
 
 
 def plan_of(source: ExportSource, options: ExportOptions) -> ExportPlan:
-    """The file that these options ask for.
+    """The file that these options ask for; of K-quants the float16 file that they are made from.
 
     Raises:
         ModelError: The model can't become GGUF.
     """
-    return plan_export(source.folder, options.quant or DEFAULT)
+    return plan_export(source.folder, SOURCE if options.quant in K_QUANTS else options.quant or DEFAULT)
+
+
+def size_of(source: ExportSource, options: ExportOptions) -> int:
+    """Bytes that writing takes; the vocabulary is a few megabytes."""
+    share = 1.5 if options.quant in K_QUANTS else 1  # the float16 file goes when the other is there
+    return int(share * plan_of(source, options).data_bytes) + (8 << 20)
 
 
 def make_gguf(source: ExportSource, path: Path, options: ExportOptions) -> MadeFile:
@@ -67,10 +75,14 @@ def make_gguf(source: ExportSource, path: Path, options: ExportOptions) -> MadeF
 
     Raises:
         ModelError: The model can't become GGUF, or the file fails one of its checks.
+        MachineError: The type needs llama.cpp, which is not installed.
     """
     plan = plan_of(source, options)
     metadata = file_metadata(source, plan)
-    write_gguf(path, plan.architecture.name, metadata, plan.tensors, options.on_progress)
+    if options.quant in K_QUANTS:
+        plan, metadata = write_k_quant(path, plan, metadata, options.quant, options.on_progress)
+    else:
+        write_gguf(path, plan.architecture.name, metadata, plan.tensors, options.on_progress)
     header = check_file(path, metadata, plan.tensors)
     tokens = FileTokenizer({**header.metadata, **header.lists})
     report = {
@@ -144,7 +156,8 @@ def check_rows(source: ExportSource, count: int = 6) -> list[tuple[int, ...]]:
         texts = ("The capital of France is Paris.", "def f(x):\n    return 2 * x\n")
         return [tuple(source.tokenizer.encode_plain(text)) for text in texts]
     conversations = certificate_conversations(source.encoder, count=count)
-    return [source.encoder.encode(Conversation(c, "certificate")).input_ids[:256] for c in conversations]
+    whole = [source.encoder.encode(Conversation(c, "certificate")).input_ids for c in conversations]
+    return [ids[:CHECKED_TOKENS] for ids in whole]
 
 
 def own_chat_template(encoder: Encoder) -> str:

@@ -19,7 +19,7 @@ from lora_kit.export.gguf.stored import StoredTensor
 from lora_kit.model.folder import ModelFolder, check_folder
 
 ROTARY_FACTORS = "rope_freqs.weight"
-_EMBEDDING, _OUTPUT, _POSITIONS = "token_embd.weight", "output.weight", "position_embd.weight"
+EMBEDDING, OUTPUT, _POSITIONS = "token_embd.weight", "output.weight", "position_embd.weight"
 _SMALL = {"q4_0", "q4_1", "q5_0", "q5_1"}
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -91,11 +91,11 @@ def plan_export(folder: Path, quant: str) -> ExportPlan:
     architecture = architecture_of(config, where=str(folder))
     names = tensor_names(architecture, config, list(model.tensors), where=str(folder))
     stored = {gguf: _stored(model, architecture, config, name) for name, gguf in names.items()}
-    if _OUTPUT not in stored and architecture.needs_output:
-        stored[_OUTPUT] = stored[_EMBEDDING]
+    if OUTPUT not in stored and architecture.needs_output:
+        stored[OUTPUT] = stored[EMBEDDING]
     elif config.get("tie_word_embeddings") and not architecture.needs_output:
-        stored.pop(_OUTPUT, None)
-    head = _OUTPUT if _OUTPUT in stored else _EMBEDDING
+        stored.pop(OUTPUT, None)
+    head = OUTPUT if OUTPUT in stored else EMBEDDING
     tensors = [
         PlannedTensor(name, number_type(name, tensor.shape, quant, head=name == head), tensor.shape, tensor)
         for name, tensor in stored.items()

@@ -26,7 +26,8 @@ class NumberType:
         file_code: llama.cpp's number for files that are mostly of it.
         block: Numbers in a block.
         block_bytes: Bytes of a block.
-        pack: Float32 ``(rows, columns)`` to bytes ``(rows, columns / block * block_bytes)``.
+        pack: Float32 ``(rows, columns)`` to bytes ``(rows, columns / block * block_bytes)``; an OverflowError
+            if a number or a scale is beyond float16.
         bound: Float32 blocks ``(n, block)`` to the largest error that rounding explains, ``(n, 1)`` or alike.
     """
 
@@ -45,6 +46,14 @@ class NumberType:
 
 def _bytes(values: Array) -> Array:
     return np.ascontiguousarray(values).view(np.uint8)
+
+
+def _half(values: Array) -> Array:
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float16)
+    if np.isinf(rounded).any():
+        raise OverflowError
+    return rounded
 
 
 def _blocks(values: Array) -> Array:
@@ -70,7 +79,7 @@ def _signed(values: Array, steps: int) -> tuple[Array, Array]:
     scale = np.take_along_axis(values, at, axis=-1) / _F32(-steps)
     levels = values * _inverse(scale)
     levels += _F32(steps + 0.5)
-    return scale.astype(np.float16), np.minimum(levels.astype(np.uint8), np.uint8(2 * steps - 1))
+    return _half(scale), np.minimum(levels.astype(np.uint8), np.uint8(2 * steps - 1))
 
 
 def _ranged(values: Array, steps: int) -> tuple[Array, Array]:
@@ -79,7 +88,7 @@ def _ranged(values: Array, steps: int) -> tuple[Array, Array]:
     scale = (values.max(axis=-1, keepdims=True) - low) / _F32(steps)
     levels = (values - low) * _inverse(scale)
     levels += _F32(0.5)
-    head = np.concatenate([scale.astype(np.float16), low.astype(np.float16)], axis=-1)
+    head = np.concatenate([_half(scale), _half(low)], axis=-1)
     return head, np.minimum(levels.astype(np.uint8), np.uint8(steps))
 
 
@@ -101,7 +110,7 @@ def _q8_0(values: Array) -> Array:
     whole = np.floor(size)
     whole += np.floor(_F32(2) * (size - whole))
     whole *= np.sign(levels)
-    packed = [_bytes(scale.astype(np.float16)), whole.astype(np.int8).view(np.uint8)]
+    packed = [_bytes(_half(scale)), whole.astype(np.int8).view(np.uint8)]
     return np.concatenate(packed, axis=-1).reshape(len(values), -1)
 
 
@@ -124,8 +133,10 @@ def _range(blocks: Array) -> Array:
     return blocks.max(axis=-1, keepdims=True) - blocks.min(axis=-1, keepdims=True)
 
 
-def _rounded(share: float, steps: int, size: Callable[[Array], Array] = _largest) -> Callable[[Array], Array]:
-    """A share of the block's size or range, and what rounding scale and minimum to float16 adds to it."""
+def rounded_by(
+    share: float, steps: int, size: Callable[[Array], Array] = _largest
+) -> Callable[[Array], Array]:
+    """Bound errors by a share of the block's size or range, and what rounding its scale and minimum adds."""
 
     def bound(blocks: Array) -> Array:
         smallest = _F32(6e-8 * (steps + 1))  # a step of float16's subnormal numbers, times the largest level
@@ -142,16 +153,16 @@ NUMBER_TYPES = {
     kind.name: kind
     for kind in (
         NumberType("f32", 0, 0, 1, 4, lambda values: _bytes(values.astype(_F32, copy=False)), _ulp(60, 0)),
-        NumberType("f16", 1, 1, 1, 2, lambda values: _bytes(values.astype(np.float16)), _ulp(11, 6e-8)),
+        NumberType("f16", 1, 1, 1, 2, lambda values: _bytes(_half(values)), _ulp(11, 6e-8)),
         NumberType("bf16", 30, 32, 1, 2, _bf16, _ulp(8, 1e-38)),
-        NumberType("q8_0", 8, 7, BLOCK, 34, _q8_0, _rounded(0.5 / 127, 127)),
-        NumberType("q4_0", 2, 2, BLOCK, 18, lambda v: _pack_4(v, _signed, 8), _rounded(1 / 8, 8)),
+        NumberType("q8_0", 8, 7, BLOCK, 34, _q8_0, rounded_by(0.5 / 127, 127)),
+        NumberType("q4_0", 2, 2, BLOCK, 18, lambda v: _pack_4(v, _signed, 8), rounded_by(1 / 8, 8)),
         NumberType(
-            "q4_1", 3, 3, BLOCK, 20, lambda v: _pack_4(v, _ranged, 15), _rounded(0.5 / 15, 15, _range)
+            "q4_1", 3, 3, BLOCK, 20, lambda v: _pack_4(v, _ranged, 15), rounded_by(0.5 / 15, 15, _range)
         ),
-        NumberType("q5_0", 6, 8, BLOCK, 22, lambda v: _pack_5(v, _signed, 16), _rounded(1 / 16, 16)),
+        NumberType("q5_0", 6, 8, BLOCK, 22, lambda v: _pack_5(v, _signed, 16), rounded_by(1 / 16, 16)),
         NumberType(
-            "q5_1", 7, 9, BLOCK, 24, lambda v: _pack_5(v, _ranged, 31), _rounded(0.5 / 31, 31, _range)
+            "q5_1", 7, 9, BLOCK, 24, lambda v: _pack_5(v, _ranged, 31), rounded_by(0.5 / 31, 31, _range)
         ),
     )
 }

@@ -71,9 +71,13 @@ def source_chunks(tensor: PlannedTensor) -> Iterable[Array]:
 
 
 def _pack(chunk: Array, kind: NumberType, name: str) -> Array:
-    if kind.name == "f16" and np.abs(chunk).max(initial=0) > 65504:
-        raise ModelError(f"'{name}' has numbers beyond the range of float16", cure="use --quant bf16 or f32")
-    return kind.pack(chunk)
+    try:
+        return kind.pack(chunk)
+    except OverflowError:
+        what = "numbers" if kind.block == 1 else f"numbers whose scales in {kind.name} are"
+        raise ModelError(
+            f"'{name}' has {what} beyond the range of float16", cure="use --quant bf16 or f32"
+        ) from None
 
 
 def _pad(file: BinaryIO) -> None:

@@ -9,7 +9,7 @@ Its own tests have a stand-in for the library; those of tests/llama have the rea
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -43,15 +43,32 @@ class LlamaCppEngine:
     def __init__(self, name: str, path: Path, encoder: Encoder, llama: Any) -> None:  # noqa: ANN401
         self.name = name
         self._path = path
-        self._encoder = encoder
+        self.encoder = encoder
         self._llama = llama
+
+    @property
+    def context_tokens(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        return int(self._llama.n_ctx())
+
+    def tokens(
+        self, prompt: Sequence[int], temperature: float, top_p: float, seed: int
+    ) -> Generator[int, None, None]:
+        """Continue a prompt until it is closed; temperature 0 takes the likeliest token."""
+        self._llama.set_seed(seed)
+        found = self._llama.generate(
+            list(prompt), temp=temperature, top_p=top_p, top_k=0, min_p=0.0, repeat_penalty=1.0
+        )
+        with closing(found):
+            for token in found:
+                yield int(token)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the file's bytes, the encoder and the library's version."""
         with self._path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        parts = ("llama-cpp-1", content, self._encoder.fingerprint, _library())
+        parts = ("llama-cpp-1", content, self.encoder.fingerprint, _library())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def generate(
@@ -66,8 +83,8 @@ class LlamaCppEngine:
         Raises:
             DataError: A prompt leaves no room for an answer.
         """
-        context = int(self._llama.n_ctx())
-        rows = prompt_rows(self.name, context, self._encoder, prompts)
+        context = self.context_tokens
+        rows = prompt_rows(self.name, context, self.encoder, prompts)
         for index, row in enumerate(rows):
             yield index, self._answer(row, min(max_new_tokens, context - len(row)))
 
@@ -79,9 +96,9 @@ class LlamaCppEngine:
         with closing(tokens):
             for token in tokens:
                 ids.append(int(token))
-                if token in self._encoder.stop_ids or len(ids) == limit:  # before the next one is computed
+                if token in self.encoder.stop_ids or len(ids) == limit:  # before the next one is computed
                     break
-        return cut_answer(self._encoder, ids)
+        return cut_answer(self.encoder, ids)
 
     def likelihood(self, conversations: Sequence[Conversation]) -> Iterator[tuple[int, Likelihood]]:
         """Not measured.

@@ -25,7 +25,14 @@ MODULE, EXTRA = "vllm", "vllm"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for max_lora_rank
 TOGETHER = 256  # prompts a call: vLLM batches by itself, and what is done is kept between calls
 ADAPTER_ID = 1  # 0 is the base
-UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication")
+UNSUPPORTED = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layer_replication",
+    "trainable_token_indices",
+)
 
 
 class VllmEngine:

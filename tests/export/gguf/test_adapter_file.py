@@ -10,7 +10,7 @@ import torch
 from lora_kit.artifacts.adapter import SavedAdapter, read_adapter, save_adapter
 from lora_kit.errors import ModelError
 from lora_kit.export.gguf.adapter_file import make_adapter_gguf
-from lora_kit.export.gguf.check import read_tensor
+from lora_kit.export.gguf.file_weights import read_tensor
 from lora_kit.export.gguf.plan import plan_export
 from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
 from lora_kit.model.base import find_base

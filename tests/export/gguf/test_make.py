@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from safetensors.torch import load_file, save_file
 
 from lora_kit.artifacts.adapter import save_adapter
 from lora_kit.catalogue import GGUF_ARCHITECTURES
-from lora_kit.errors import ModelError, RecipeError
+from lora_kit.errors import MachineError, ModelError, RecipeError
 from lora_kit.export.exporter import ExportOptions, ExportRequest
 from lora_kit.export.gguf import make as make_module
 from lora_kit.export.gguf.architecture import can_become_gguf
 from lora_kit.export.gguf.check import check_file, compare_weights
+from lora_kit.export.gguf.k_quants import K_QUANTS
 from lora_kit.export.gguf.make import file_metadata
 from lora_kit.export.gguf.plan import full_config, number_type, plan_export
-from lora_kit.export.gguf.quantize import NUMBER_TYPES
+from lora_kit.export.gguf.quantize import NUMBER_TYPES, NumberType
 from lora_kit.export.gguf.write import write_gguf
 from lora_kit.export.run import export_model, gguf_refusal, refuse_early
 from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
@@ -100,7 +102,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
 ) -> None:
     """E4."""
     monkeypatch.setattr("lora_kit.artifacts.disk.free_bytes", lambda _: 1000)
-    with pytest.raises(Exception, match="needed"):
+    with pytest.raises(MachineError, match="needed"):
         export(tiny_llama)
     assert not list(tmp_path.glob("gguf*"))
 
@@ -123,6 +125,31 @@ def test_a_damaged_file_is_not_committed(
     assert not list(tmp_path.glob("*gguf*"))
 
 
+@pytest.mark.fault("C16")
+def test_a_file_that_would_answer_otherwise_is_not_committed(
+    tiny_llama: Path, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C16: even if no number were compared, the file's most likely tokens would give it away."""
+
+    def write_negated(path: Path, architecture: str, metadata: Any, tensors: Any, *rest: Any) -> None:
+        negated = [replace(t, kind=_negated(t.kind)) if "ffn_down" in t.name else t for t in tensors]
+        write_gguf(path, architecture, metadata, negated, *rest)
+
+    class Unseen:
+        def to_json(self) -> dict[str, Any]:
+            return {}
+
+    monkeypatch.setattr(make_module, "write_gguf", write_negated)
+    monkeypatch.setattr(make_module, "compare_weights", lambda *_: Unseen())
+    with pytest.raises(ModelError, match="most likely token is another one"):
+        export(tiny_llama, quant="f16")
+    assert not list(tmp_path.glob("*gguf*"))
+
+
+def _negated(kind: NumberType) -> NumberType:
+    return replace(kind, pack=lambda values: kind.pack(-values))
+
+
 def test_two_tensors_that_changed_places_are_found(tiny_llama: Path, source: Any, tmp_path: Path) -> None:
     plan = plan_export(tiny_llama, "f32")
     metadata = file_metadata(source(tiny_llama), plan)
@@ -139,8 +166,6 @@ def test_two_tensors_that_changed_places_are_found(tiny_llama: Path, source: Any
 
 
 def _renamed(tensor: Any) -> Any:
-    from dataclasses import replace
-
     return replace(tensor, name="blk.9.attn_q.weight")
 
 
@@ -181,14 +206,19 @@ def test_llama_3_scaling_is_transformers_own(tiny_folder: Any) -> None:
     assert factors.max() > 1
 
 
-def test_numbers_beyond_float16_are_refused(tiny_llama: Path, tmp_path: Path, export: Export) -> None:
+@pytest.mark.parametrize("quant", ["f16", "q8_0", "q4_0", "q4_1", "q5_1"])
+def test_numbers_beyond_float16_are_refused(
+    quant: str, tiny_llama: Path, tmp_path: Path, export: Export
+) -> None:
+    """Blocks keep their scale in float16: an infinite one would make the block's other numbers NaN."""
     folder = tmp_path / "large"
     shutil.copytree(tiny_llama, folder)
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e6
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e8
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"beyond the range of float16.*bf16"):
-        export(folder, quant="f16")
+    with pytest.raises(ModelError, match=r"ffn_up.*beyond the range of float16.*bf16"):
+        export(folder, quant=quant)
+    assert not list(tmp_path.glob("*gguf*"))
     assert export(folder, quant="bf16", measure_logits=False)["quant"] == "bf16"
 
 
@@ -214,6 +244,19 @@ def test_unknown_kinds_and_types_are_refused_with_the_known_ones(tiny_llama: Pat
         export(tiny_llama, "onnx")
     with pytest.raises(RecipeError, match=r"can't write q9.*q4_0"):
         export(tiny_llama, quant="q9")
+
+
+@pytest.mark.parametrize("quant", K_QUANTS)
+def test_k_quants_without_llama_cpp_are_refused_with_the_line_that_installs_it(
+    quant: str, tiny_llama: Path, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lora_kit.export.gguf.k_quants.is_installed", lambda: False)
+    for kind in ("gguf", "ollama"):
+        with pytest.raises(MachineError, match=r"pip install 'lora-kit\[llama\]'"):
+            export(tiny_llama, kind, quant)
+        with pytest.raises(MachineError, match=quant):  # before a run is merged
+            refuse_early(tmp_path / "no adapter is read yet", ExportRequest(kind, quant))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("model_type", GGUF_ARCHITECTURES)

@@ -1,0 +1,36 @@
+"""How long the audit of an adapter takes, foretold for a run that has to be over in time."""
+
+from lora_kit.audit.held_out import sample
+from lora_kit.audit.stopping import MOST_SECONDS, TRIAL, prompts_of
+from lora_kit.train.deadline_record import DeadlineRecord
+from lora_kit.train.job import Foretold, Known, TrainJob
+
+ANSWERING = 0.05  # of the time that a run has: models that don't stop would take the most
+# Bytes of weights a second, which each token of an answer reads; assumed.
+READING = {"cpu": 10e9, "cuda": 300e9}
+
+
+def most_answering(deadline: DeadlineRecord | None) -> float:
+    """Return the most seconds of answering prompts."""
+    return min(MOST_SECONDS, ANSWERING * deadline.allotted_seconds) if deadline else MOST_SECONDS
+
+
+def audit_seconds(job: TrainJob) -> Foretold:
+    """Return what foretells the audit of a run's adapter.
+
+    The loss of some rows is measured in this process, then another one starts, measures it again, and answers
+    prompts; as if no answer ended early.
+    """
+    rows = sample(job.train, job.validation)
+    prompts = prompts_of(rows)
+    tokens = 2 * sum(len(row.input_ids) for row in rows) + 2 * sum(len(prompt.ids) for prompt in prompts)
+    longest = TRIAL + max((prompt.limit for prompt in prompts), default=0)
+    weights = sum(one.numel() * one.element_size() for one in job.model.parameters())
+    reading = weights / READING.get(job.accelerator.device.type, READING["cuda"])
+
+    def seconds(known: Known) -> float:
+        answers = longest * (reading + len(prompts) * known.token_seconds)
+        most = min(MOST_SECONDS, ANSWERING * known.allotted_seconds)
+        return known.starting_seconds + tokens * known.token_seconds + min(answers, most)
+
+    return seconds
