@@ -146,13 +146,12 @@ def stream_metrics(path: Path) -> Iterator[dict[str, Any]]:
         DataError: A line in the middle is not a JSON object.
         MachineError: The file can't be read.
     """
-    with disk_errors(path):
-        if not path.exists():
-            return
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.endswith(b"\n"):
-                    yield _parse(line[:-1], f"{path}:{number}")
+    if not path.exists():
+        return
+    with disk_errors(path), path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.endswith(b"\n"):
+                yield _parse(line[:-1], f"{path}:{number}")
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A greedy answer stays the same, because a guess counts only where the model itself chooses that token
 (speculative decoding, arXiv 2211.17192; guessing from the text itself is known as prompt lookup). Small
-models repeat themselves and their prompt: over SmolLM2-135M's answers to 64 instructions a guess after three known
-tokens is right 65 % of the time, and 97 % after six right ones in a row.
+models repeat themselves and their prompt: over SmolLM2-135M's answers to 64 instructions a guess after three
+known tokens is right 65 % of the time, and 97 % after six right ones in a row.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ def recipe_fingerprint(recipe: Recipe) -> str:
 
 
 def training_fingerprint(recipe: Recipe) -> str:
-    """Return 64 hex digits over what shapes the adapter: not ``name``, ``evaluate``, audits and who is told."""
+    """Return 64 hex digits over what shapes the adapter: not name, ``evaluate``, audits and who is told."""
     plain = {key: value for key, value in portable(recipe).items() if key not in {"name", "evaluate"}}
     for key in ("trackers", "audit"):
         plain["engine"].pop(key)

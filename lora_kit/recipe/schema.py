@@ -189,9 +189,7 @@ class DeadlineSpec(Spec):
         "was cut goes on with the minutes that are left.",
     )
     finish_by: (
-        Annotated[
-            StrictStr, Field(pattern=r"^([01]?[0-9]|2[0-3]):[0-5][0-9]$", examples=["23:00", "06:30"])
-        ]
+        Annotated[StrictStr, Field(pattern=r"^([01]?[0-9]|2[0-3]):[0-5][0-9]$", examples=["23:00", "06:30"])]
         | None
     ) = Field(
         None,
@@ -277,8 +275,8 @@ class EngineSpec(Spec):
     )
     audit: Literal["on", "off"] = Field(
         "on",
-        description="`on` looks at model, rows and disk before the first step, in seconds, and at the adapter "
-        "after the last one, in a process of its own; what is wrong ends the command with an error.",
+        description="`on` looks at model, rows and disk before the first step, in seconds, and at the "
+        "adapter after the last one, in a process of its own; what is wrong ends the command with an error.",
     )
     trackers: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Field(strict=False)

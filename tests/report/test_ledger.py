@@ -18,7 +18,23 @@ from lora_kit.report.write import write_report
 from lora_kit.train.observe import Silent
 from lora_kit.train_run import train_recipe
 
-WORDS = ["zup", "kiv", "gob", "vux", "jap", "wib", "pyg", "zev", "kuj", "bix", "vog", "jub", "wup", "gyv", "pib"]
+WORDS = [
+    "zup",
+    "kiv",
+    "gob",
+    "vux",
+    "jap",
+    "wib",
+    "pyg",
+    "zev",
+    "kuj",
+    "bix",
+    "vog",
+    "jub",
+    "wup",
+    "gyv",
+    "pib",
+]
 PLANTED = (9, 23, 38, 52)
 
 

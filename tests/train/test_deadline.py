@@ -1,4 +1,4 @@
-"""How many steps there is time for: the solver alone, against machines that are steady, slow, quick or asleep."""
+"""How many steps there is time for: the solver alone, against steady, slow, quick and sleeping machines."""
 
 from collections.abc import Callable
 
@@ -115,7 +115,7 @@ def test_what_fits_fits_and_one_more_does_not(
     ends=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 40)), min_size=1, max_size=5),
 )
 def test_the_rate_never_jumps(schedule: str, warmup: int, ends: list[tuple[int, int]]) -> None:
-    """Where the number of steps changes, the next step has the rate that it would have had, and 0 is the end."""
+    """Where the number of steps changes, the next step has the rate it would have had, and 0 is the end."""
     turns, after = [Turn(0, warmup + ends[0][1] + 1)], 0
     for gap, rest in ends[1:]:
         after = min(after + gap, turns[-1].steps - 1)

@@ -68,7 +68,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
         return call
 
-    monkeypatch.setattr(loop_module.Stepper, "step", slow("step", lambda: machine.step_seconds()))
+    monkeypatch.setattr(loop_module.Stepper, "step", slow("step", machine.step_seconds))
     monkeypatch.setattr(loop_module, "validation_loss", slow("validation_loss", lambda: CHECK))
     monkeypatch.setattr(loop_module, "save_checkpoint", slow("save_checkpoint", lambda: SAVE))
     monkeypatch.setattr(loop_module, "time", machine)
