@@ -29,8 +29,8 @@ class RichObserver:
         self.first = 0
         self.steps = 0
         self.counting = False
-        self.end = 0.0
-        self.ends = ""  # a deadline, in words
+        self.end: float | None = None  # of a deadline
+        self.ends = ""
 
     def phase(self, text: str) -> None:
         """Say which part of the work begins."""
@@ -52,7 +52,7 @@ class RichObserver:
 
     def planned(self, *, steps: int, seconds: float, ends: str) -> None:
         """Take over the steps and the end of a deadline."""
-        self.steps, self.end, self.ends = steps, time.monotonic() + seconds, ends
+        self.steps, self.end, self.ends = steps, time.monotonic() + seconds, ends and f"{ends} "
         if self.bar is not None:
             with suppress(OSError):
                 self.bar.update(self.task, total=steps)
@@ -67,6 +67,9 @@ class RichObserver:
             text += f"  {record.shared_tokens / record.total_tokens:.0%} shared"
         if record.validation_loss is not None:
             self._say(f"  step {record.step}: validation loss {record.validation_loss:.4f}")
+        if self.end is not None:
+            rest = max(0, int(self.end - time.monotonic()))
+            text += f"  deadline {self.ends}in {rest // 60}:{rest % 60:02d}"
         self._advance(record.step, text, self._eta(record.step))
 
     def saved(self, step: int) -> None:
@@ -92,11 +95,7 @@ class RichObserver:
         if done <= self.first:
             return ""
         left = (time.monotonic() - self.began) / (done - self.first) * (self.steps - done)
-        text = f"{int(left // 60)}:{int(left % 60):02d} left"
-        if not self.ends or self.counting:
-            return text
-        rest = max(0, int(self.end - time.monotonic()))
-        return f"{text}, ends {self.ends} ({rest // 60}:{rest % 60:02d})"
+        return f"{int(left // 60)}:{int(left % 60):02d} left"
 
     def _open(self, text: str, *, done: int, total: int) -> None:
         if not self.console.is_terminal:

@@ -54,9 +54,9 @@ def train_command(
         state = train_recipe(loaded, path, observer, allow_inexact=allow_inexact_resume, session=session)
         if loaded.engine.audit == "on":
             audit_run(RunDir(path), observer)
-    close_deadline(RunDir(path), session)
     if not finished:
         _remember(loaded, path, ended=time.time())
+    close_deadline(RunDir(path), session)
     if as_json:
         emit_json({"run": str(path), **state})
         return
@@ -81,10 +81,8 @@ def run_command(
     from lora_kit.train.clock import Session, process_began
 
     finished, session = _is_finished(path), Session(process_began())
-    with observing() as observer:
-        outcome = pipeline.run_recipe(
-            loaded, path, observer, allow_inexact=allow_inexact_resume, session=session
-        )
+    with observing() as told:
+        outcome = pipeline.run_recipe(loaded, path, told, allow_inexact=allow_inexact_resume, session=session)
     if not finished:
         _remember(loaded, path)
     results = pipeline.read_results(path)

@@ -55,7 +55,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     """Read the names and places of the tensors in a file, in the file's order.
 
     Raises:
-        ModelError: The file can't be read or is not safetensors, or its header contradicts itself or the size.
+        ModelError: Can't be read, is not safetensors, or its header contradicts itself or the file's size.
     """
     size = path.stat().st_size
     try:

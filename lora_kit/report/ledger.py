@@ -42,7 +42,9 @@ class Visits:
         """Take one line of the log; one without numbers of its rows, or with damaged ones, says nothing."""
         columns = [line.get(name) for name in PER_ROW]
         epoch = line.get("epoch")
-        if not (_is_count(epoch) and all(isinstance(column, list) for column in columns)):
+        if not isinstance(epoch, int) or not _is_count(epoch):
+            return
+        if not all(isinstance(column, list) for column in columns):
             return
         entries = list(zip(*columns, strict=False))
         if not all(map(_is_sound, entries)):

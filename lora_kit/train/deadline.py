@@ -13,8 +13,9 @@ from lora_kit.train.plan import TrainPlan
 
 NEAR = 32  # steps whose own tokens are counted; the rest are taken to be of mean length
 RECENT = 24  # steps that tell the speed
+FRESH, CHANGED = 4, 1.25  # steps in a row that are by so much slower, or quicker, are another speed
 PAUSE = 4.0  # times the usual: one step that is so much slower was a pause, two are another speed
-FORWARD = 0.4  # of the time of a token, for one that needs no gradient
+FORWARD = 0.45  # of the time of a token, for one that needs no gradient
 LATE, LATE_SHARE = 0.5, 0.06  # of the margin, and of the work left, that a plan may be late
 EARLY_STEPS, EARLY = 1.25, 0.1  # steps, and share of what is left, that must be to spare to lengthen it
 MARGIN, STEP_MARGIN, MOST_MARGIN = 0.01, 0.5, 0.04  # of the allotted time; of a step; of the allotted time
@@ -33,8 +34,15 @@ class Pace:
     made: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def add(self, tokens: int, seconds: float) -> None:
-        """Note a step."""
+        """Note a step; when some in a row say that the speed is another one, older ones are forgotten."""
         self.made.append((seconds / max(tokens, 1), tokens))
+        ratios = [ratio for ratio, _ in self.made]
+        fresh = ratios[-FRESH:]
+        if len(ratios) > FRESH:
+            usual = median(ratios[:-FRESH])
+            if min(fresh) > CHANGED * usual or max(fresh) < usual / CHANGED:
+                for _ in ratios[:-FRESH]:
+                    self.made.popleft()
 
     @property
     def seconds(self) -> float:

@@ -145,7 +145,7 @@ class _Loop:
 
     def _rehearsed(self) -> float:
         examples = [self.job.train[row] for row in self.plan.window(1).rows]
-        return seconds_per_token(self.stepper, self.layout, examples, self.healer.budget.at(1))
+        return seconds_per_token(self.stepper, self.layout, examples)
 
     def advance(self, step: int, on_failed: Callable[[LoraKitError], None] | None) -> None:
         """Make one optimizer step, and what is due after it."""

@@ -68,7 +68,7 @@ class Observer(Protocol):
         """Training goes on after ``step`` of ``steps``; ``notes`` say which checkpoints were skipped."""
 
     def planned(self, *, steps: int, seconds: float, ends: str) -> None:
-        """A deadline allows ``steps`` steps; it is ``seconds`` away, and ``ends`` says when."""
+        """A deadline allows ``steps`` steps; it is ``seconds`` away, at ``ends`` if that was asked."""
 
     def stepped(self, record: StepRecord) -> None:
         """A step was made."""

@@ -23,7 +23,7 @@ from lora_kit.train.observe import Observer
 from lora_kit.train.plan import TrainPlan, Turn, most_steps
 
 SAVING_SECONDS = 1.0  # of a checkpoint, before one was timed
-LEAVING_SECONDS = 3.0  # the adapter's folder, its tokenizer, and the end of the process
+LEAVING = 0.4  # of the time that starting takes: the adapter's folder, the ledger, the end of the process
 WRITE_EVERY = 10.0  # seconds; so much of the used time may be lost by a kill
 
 
@@ -243,7 +243,7 @@ class Pacer:
             pace,
             self.validation or held_out * pace * FORWARD,
             saving,
-            LEAVING_SECONDS + saving + ending,
+            LEAVING * self.starting + saving + ending,
         )
 
     def _tokens(self, step: int) -> int:
@@ -285,7 +285,8 @@ class Pacer:
     def tell(self) -> None:
         """Tell the observer when the run ends, if it has to."""
         if self.live:
-            self.observer.planned(steps=self.plan.steps, seconds=self._left(), ends=self._when())
+            ends = f"{datetime.fromisoformat(self.record.until):%H:%M}" if self.record.until else ""
+            self.observer.planned(steps=self.plan.steps, seconds=self._left(), ends=ends)
 
 
 def _lengths(job: TrainJob) -> np.ndarray:

@@ -253,15 +253,16 @@ def _agreed(job: TrainJob, budget: TokenBudget) -> TokenBudget:
     return replace(budget, tokens=int(tokens))
 
 
-def seconds_per_token(stepper: Stepper, layout: Layout, rows: Sequence[Example], tokens: int) -> float:
-    """Time one micro-batch of a window, forward and backward; 0 if it does not fit in memory."""
-    group = max(layout.plan(rows, tokens), key=len)
-    [batch] = layout.micro_batches(rows, [group])
+def seconds_per_token(stepper: Stepper, layout: Layout, rows: Sequence[Example]) -> float:
+    """Time the two longest of some rows, forward and backward; 0 if they don't fit in memory."""
+    longest = sorted(rows, key=lambda row: len(row.input_ids))[-2:]
+    batch = layout.collate(longest)
     began = time.perf_counter()
-    with suppress(NoRoomError):
+    try:
         stepper.rehearse(batch)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return (time.perf_counter() - began) / sum(len(rows[row].input_ids) for row in group)
-    release()
-    return 0.0
+    except NoRoomError:
+        release()
+        return 0.0
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - began) / sum(len(row.input_ids) for row in longest)

@@ -49,9 +49,11 @@ HARMS: dict[str, Harm] = {
     "another run's": lambda file, _older, other: shutil.copyfile(other, file),
 }
 
+LIKE_OTHERS = ("bit flipped at its beginning", "bit flipped at its end", "garbled", "a folder")
 
-def matrix(rig: Rig) -> list[Trial]:
-    """All trials; two runs are trained up to their fourth checkpoint first."""
+
+def matrix(rig: Rig, *, is_slim: bool) -> list[Trial]:
+    """Each file with each harm, or one of a kind; two runs are trained to their fourth checkpoint first."""
     cut, other = rig.work / "cut", rig.work / "cut-other-seed"
     for folder, recipe in ((cut, "dropout"), (other, "other-seed")):
         train(rig.recipes[recipe], folder, LORA_KIT_FAILPOINT="checkpoint.after_verify@4=kill")
@@ -70,7 +72,8 @@ def matrix(rig: Rig) -> list[Trial]:
     def in_run(file: str, harm: Harm) -> Callable[[Path], object]:
         return lambda run: harm(run / file, run / file, other / file)
 
-    cells = [cell(f"{file}, {how}", in_newest(file, harm)) for file in FILES for how, harm in HARMS.items()]
+    hows = [how for how in HARMS if not (is_slim and how in LIKE_OTHERS)]
+    cells = [cell(f"{file}, {how}", in_newest(file, HARMS[how])) for file in FILES for how in hows]
     cells += [
         cell(f"{file}, empty in every checkpoint", lambda run, file=file: _empty_all(run, file))
         for file in FILES
@@ -80,7 +83,7 @@ def matrix(rig: Rig) -> list[Trial]:
         cell("a whole checkpoint of another run", lambda run: _replaced(run, other), NEWEST),
         cell("a checkpoint that is a file", _a_file, ""),
     ]
-    hows = [how for how in HARMS if how not in ("the older checkpoint's", "a folder")]
+    hows = [how for how in hows if how not in ("the older checkpoint's", "a folder")]
     return cells + [
         cell(f"{file}, {how}", in_run(file, HARMS[how]), "") for file in OF_THE_RUN for how in hows
     ]

@@ -63,7 +63,9 @@ def full_disks(rig: Rig, every: int) -> list[Trial]:
     trials = [
         Trial("disk full", f"full-from-{n}", lambda n=n: _full(rig, n)) for n in range(1, count + 1, every)
     ]
-    return trials + [Trial("disk full", f"files-of-{n}", lambda n=n: _small_files(rig, n)) for n in SIZES]
+    return trials + [
+        Trial("disk full", f"files-of-{n}", lambda n=n: _small_files(rig, n)) for n in SIZES[::every]
+    ]
 
 
 def _full(rig: Rig, first: int) -> Verdict:

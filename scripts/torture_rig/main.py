@@ -18,6 +18,8 @@ from torture_rig.processes import digests, train
 from torture_rig.trials import Rig, Trial, Verdict, progress_on, run_all
 
 ENDS = ("identical", "fell back", "refused", "wrong")
+AROUND = "two runs at once, clock jumps, terminal closed, stop signal, machine suspended"
+SPARSE = 19  # every so many-th write, for the test suite
 MEMORY = Path("/dev/shm")  # noqa: S108 - fsync waits for nothing there; it is called and checked all the same
 
 
@@ -94,18 +96,16 @@ def _import_what_is_imported_late(rig: Rig) -> None:
 
 
 def _trials(rig: Rig, options: argparse.Namespace) -> list[Trial]:
-    turns = (1,) if options.slim else (1, 3)
+    slim = options.slim
     made = {
         "random kill": lambda: kills.random_kills(rig, options.kills, options.seed),
-        "failpoint": lambda: kills.failpoints(rig, turns),
+        "failpoint": lambda: kills.failpoints(rig, (1,) if slim else (1, 3)),
         "token budget": lambda: kills.token_budgets(rig),
-        "damaged checkpoint, damaged run file": lambda: damage.matrix(rig),
-        "power cut": lambda: power.cuts(rig, (1,) if options.slim else (1, 2)),
-        "disk full": lambda: disk.full_disks(rig, 9 if options.slim else 1),
+        "damaged checkpoint, damaged run file": lambda: damage.matrix(rig, is_slim=slim),
+        "power cut": lambda: power.cuts(rig, (1,), power.LOSSES[-1:]) if slim else power.cuts(rig, (1, 2)),
+        "disk full": lambda: disk.full_disks(rig, SPARSE if slim else 1),
         "read-only folder": lambda: disk.read_only(rig),
-        "two runs at once, clock jumps, terminal closed, stop signal, machine suspended": lambda: (
-            surroundings.around(rig)
-        ),
+        AROUND: lambda: surroundings.around(rig),
     }
     return [trial for kinds, make in made.items() if options.only in kinds for trial in make()]
 

@@ -113,14 +113,14 @@ def watch(root: Path, loss: Loss) -> None:
     os.fsync, os.kill = fsync, kill
 
 
-def cuts(rig: Rig, turns: tuple[int, ...]) -> list[Trial]:
+def cuts(rig: Rig, turns: tuple[int, ...], losses: tuple[Loss, ...] = LOSSES) -> list[Trial]:
     """Cut the power at each failpoint."""
     points = [point for point in FAILPOINTS if point != "directory.after_old"]
     return [
         Trial("power cut", f"power, {point}, {turn}, {loss}", lambda at=(point, turn, loss): _cut(rig, *at))
         for point in points
         for turn in ((1,) if point in ONCE else turns)
-        for loss in LOSSES
+        for loss in losses
     ]
 
 

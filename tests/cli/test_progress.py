@@ -41,6 +41,20 @@ def test_lines_outside_of_a_terminal(clock: list[float]) -> None:
     assert "  step 4: checkpoint committed" in lines
 
 
+def test_a_deadline_is_told(clock: list[float]) -> None:
+    text = io.StringIO()
+    observer = RichObserver(Console(file=text, width=200))
+    observer.started(step=0, steps=10, notes=[])
+    observer.planned(steps=6, seconds=95.0, ends="")
+    clock[0] += 10
+    observer.stepped(record(1))
+    assert "  1/6  loss 2.5000  80 tokens/s  1.5 GB  deadline in 1:25  0:50 left" in text.getvalue()
+    observer.planned(steps=5, seconds=85.0, ends="23:00")
+    clock[0] += 10
+    observer.stepped(record(2))
+    assert "  2/5  loss 2.5000  80 tokens/s  1.5 GB  deadline 23:00 in 1:15  0:30 left" in text.getvalue()
+
+
 def test_what_rows_share_is_told(clock: list[float]) -> None:
     text = io.StringIO()
     observer = RichObserver(Console(file=text, width=200))

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "scripts" / "bench"
 SPEEDS = ("data", "train", "memory", "losses", "scale", "prefixes", "nf4", "generate")
-SUBCOMMANDS = (*SPEEDS, "plan", "export", "startup")
+SUBCOMMANDS = (*SPEEDS, "plan", "export", "deadline", "startup")
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
