@@ -233,7 +233,7 @@ def test_a_run_with_a_failed_audit_ends_with_a_report(
     assert not (finished / "merged").exists()
 
 
-def test_stopping(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping(finished: Path) -> None:
     opened = open_target(str(finished))
     every = frozenset(range(300))
     asked = [Prompt((5, 6, 7), 9), Prompt((5, 8), 4), Prompt(tuple(range(256)), 4)]
@@ -242,8 +242,7 @@ def test_stopping(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.level == "passed"
     found, numbers = check_stopping(opened.model, asked, frozenset())
     assert (found.level, numbers["stopped"]) == ("warning", 0)
-    monkeypatch.setattr(stopping, "MOST_SECONDS", 0.0)
-    found, numbers = check_stopping(opened.model, asked, frozenset())
+    found, numbers = check_stopping(opened.model, asked, frozenset(), most_seconds=0.0)
     assert numbers == {"prompts": 2, "stopped": 0, "most_tokens": stopping.TRIAL}
     assert found.level == "skipped"
     assert check_stopping(opened.model, asked[2:], every)[0].level == "skipped"
