@@ -1,7 +1,8 @@
 """Recipe -> data -> training -> adapter: the first half of the pipeline, which ends in ``RUN/adapter``."""
 
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +50,7 @@ from lora_kit.train.frozen_trunk import use_trunk_cache
 from lora_kit.train.job import Foretold, TrainJob, TrainResult, deadline_of
 from lora_kit.train.loop import train
 from lora_kit.train.observe import Observer
-from lora_kit.train.plan import plan_training
+from lora_kit.train.plan import CHECKPOINT_PARTS, checkpoints_at_once, plan_training
 from lora_kit.train.runtime import build_accelerator, runtime_identity
 from lora_kit.train.trackers import require_trackers, tracked
 
@@ -89,8 +90,11 @@ def train_recipe(
         started = state.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
         run.update_state(status="running", name=recipe.name, started=started)
         write_file(run.recipe, dump_recipe(recipe).encode())
-        with ThreadPoolExecutor(1) as beside:  # encoding waits for disk and tokenizer, loading for disk
-            inputs, model = _prepare(recipe, run, observer, beside)
+        observer.phase(f"finding the base {recipe.base.model}")
+        files = run_base(recipe, run)
+        run.update_state(base_revision=files.revision)
+        with model_beside(recipe, files) as model:
+            inputs = _prepare(recipe, run, files, observer)
             observer.phase("loading the model")
             job = build_job(recipe, run, inputs, observer, model.result())
         later = [audit_seconds(job)] if recipe.engine.audit == "on" else []
@@ -183,21 +187,22 @@ def open_model(recipe: Recipe, files: BaseFiles) -> PreTrainedModel:
     )
 
 
-def _prepare(
-    recipe: Recipe, run: RunDir, observer: Observer, beside: Executor
-) -> tuple[Inputs, Future[PreTrainedModel]]:
-    """Prepare the rows while ``beside`` loads the model."""
-    observer.phase(f"finding the base {recipe.base.model}")
-    files = run_base(recipe, run)
-    run.update_state(base_revision=files.revision)
-    model = beside.submit(open_model, recipe, files)
+@contextmanager
+def model_beside(recipe: Recipe, files: BaseFiles) -> Iterator[Future[PreTrainedModel]]:
+    """Load a recipe's base while the block runs: encoding waits for disk and tokenizer, loading for disk."""
+    with ThreadPoolExecutor(1) as beside:
+        yield beside.submit(open_model, recipe, files)
+
+
+def _prepare(recipe: Recipe, run: RunDir, files: BaseFiles, observer: Observer) -> Inputs:
+    """Prepare the rows, which have to be those that the run began with."""
     observer.phase(f"reading {recipe.data.train}")
     suites = suite_texts(recipe.evaluate.suites)
     inputs = open_inputs(recipe, files, suites=suites, on_progress=observer.progress)
     report = inputs.data.report.to_json()
     refuse_changed(read_object(run.data_report) if run.data_report.is_file() else {}, report)
     write_json(run.data_report, report)
-    return inputs, model
+    return inputs
 
 
 def build_job(
@@ -220,7 +225,7 @@ def build_job(
     )
     run.update_state(steps=plan.steps)
     trainable = sum(p.numel() * p.element_size() for p in adapted.parameters() if p.requires_grad)
-    require_free(run.path, 3 * trainable * (recipe.train.keep_checkpoints + 2))
+    require_free(run.path, CHECKPOINT_PARTS * trainable * checkpoints_at_once(recipe.train))
     identity = {
         "training_fingerprint": training_fingerprint(recipe),
         "base_fingerprint": inputs.files.fingerprint,

@@ -10,6 +10,7 @@ import numpy as np
 
 from lora_kit.audit.findings import Finding
 from lora_kit.data.encode import Encoder
+from lora_kit.data.row_file import spread
 from lora_kit.data.types import Example
 
 NAME = "end marks"
@@ -52,9 +53,3 @@ def answer_spans(row: Example) -> list[tuple[int, int]]:
     """Return (start, end) of each run of trained tokens."""
     flags = np.diff(np.array([False, *row.trained, False]).astype(np.int8))
     return list(zip(np.flatnonzero(flags == 1).tolist(), np.flatnonzero(flags == -1).tolist(), strict=True))
-
-
-def spread(rows: Sequence[Example], most: int) -> list[Example]:
-    """Return at most so many rows, evenly spread, the first among them."""
-    count = min(most, len(rows))
-    return [rows[index * len(rows) // count] for index in range(count)]

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import nn
 
-from lora_kit.audit.end_mark import spread
 from lora_kit.audit.findings import Finding
 from lora_kit.audit.perturbed import forget_gradients, perturbed
 from lora_kit.audit.rounding import rounding_of
-from lora_kit.data.layout import layout_of
+from lora_kit.data.prefix_trie import common_beginning
+from lora_kit.data.row_file import spread
 from lora_kit.data.types import Example
 from lora_kit.model.adapter_inject import adapter_parameters
 from lora_kit.model.bare import bare_model
@@ -44,8 +45,7 @@ class _Trial:
 
     def add(self, rows: Sequence[Example], sign: int = 1) -> float:
         """Add (or take away) the gradient of rows that are computed together; return their nats."""
-        layout = layout_of(flattened=self.job.flattened, share_prefixes=self.job.share_prefixes)
-        nats = sum_nats(self.job.model, layout.collate(rows).to(self.job.accelerator.device)).nats
+        nats = sum_nats(self.job.model, self.job.layout.collate(rows).to(self.job.accelerator.device)).nats
         if nats.requires_grad:  # else no matrix is trained at all, which is found out afterwards
             (sign * nats).backward()
         return float(nats.detach())
@@ -88,9 +88,8 @@ def few_rows(rows: Sequence[Example]) -> list[Example]:
 
 
 def _in_common(pair: tuple[Example, Example]) -> int:
-    both = zip(pair[0].input_ids, pair[1].input_ids, strict=False)
-    shorter = min(len(row.input_ids) for row in pair)
-    return next((at for at, (one, other) in enumerate(both) if one != other), shorter)
+    one, other = (np.array(row.input_ids) for row in pair)
+    return common_beginning(one, other)
 
 
 def _tried(trial: _Trial) -> tuple[Finding, Finding]:

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora_kit.audit.end_mark import spread
 from lora_kit.audit.findings import Finding
 from lora_kit.audit.rounding import rounding_of
 from lora_kit.data.layout import layout_of
+from lora_kit.data.row_file import spread
 from lora_kit.data.types import Example
 from lora_kit.model.adapter_inject import load_adapter_tensors
 from lora_kit.model.forward import example_nats

@@ -1,24 +1,20 @@
 """The audit before the first step: five checks on the user's own rows, of which training notices nothing."""
 
 import time
-from collections.abc import Sequence
 
 from lora_kit.audit.end_mark import check_end_marks
 from lora_kit.audit.findings import Audit, write_audit
 from lora_kit.audit.gradients import check_gradients
 from lora_kit.audit.room import Need, check_room, check_saving
 from lora_kit.data.encode import Encoder
-from lora_kit.data.row_file import Examples
-from lora_kit.data.types import Example
+from lora_kit.data.row_file import lengths_of
 from lora_kit.model.adapter_inject import adapter_parameters
 from lora_kit.model.bare import bare_model
 from lora_kit.model.predict_memory import MemoryNeed
 from lora_kit.train.job import TrainJob
 from lora_kit.train.observe import Observer
+from lora_kit.train.plan import CHECKPOINT_PARTS, checkpoints_at_once
 from lora_kit.train.runtime import free_memory
-
-MOMENTS = 2  # that AdamW keeps of each weight, in memory and in a checkpoint
-MORE = 2  # checkpoints on disk besides those that are kept: the best, and the one that is being written
 
 
 def audit_start(job: TrainJob, encoder: Encoder, predicted: MemoryNeed, observer: Observer) -> Audit:
@@ -55,18 +51,13 @@ def _need(job: TrainJob, predicted: MemoryNeed) -> Need:
     spec = job.plan.spec
     memory = 0  # unknown where tokens at once are chosen by measuring
     if spec.micro_batch_tokens != "auto":
-        fuller = max(1.0, _longest(job.train) / spec.micro_batch_tokens)  # such a row stands alone
+        longest = int(lengths_of(job.train).max())  # a row above the budget stands alone
+        fuller = max(1.0, longest / spec.micro_batch_tokens)
         memory = int(fuller * predicted.activations) + predicted.work + predicted.adapter - adapter
     return Need(
-        checkpoint=(1 + MOMENTS) * adapter,
-        checkpoints=spec.keep_checkpoints + MORE,
+        checkpoint=CHECKPOINT_PARTS * adapter,
+        checkpoints=checkpoints_at_once(spec),
         merged=predicted.parameters * weights.element_size(),
         memory=memory,
         memory_free=free_memory(),
     )
-
-
-def _longest(rows: Sequence[Example]) -> int:
-    if isinstance(rows, Examples):
-        return int(rows.lengths.max())
-    return max(len(row.input_ids) for row in rows)

@@ -7,13 +7,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from lora_kit.cli.bars import BAR_COLUMNS, bar_table
 from lora_kit.cli.console import console
 from lora_kit.report.microscope import Specimen
 from lora_kit.report.microscope_text import heading, interlinear, running_text, shown, spans_json
 from lora_kit.report.rows import data_facts, length_bars, lost_rows, near_pairs, seen_items
 from lora_kit.report.wording import excerpt
 
-BAR_COLUMNS = 40
 LONGEST_ROWS = 5
 BAD_ROWS = 10
 LISTED_LINES = 5
@@ -34,7 +34,7 @@ def show_survey(report: Mapping[str, Any]) -> None:
         console.print(Text(shown(line)), soft_wrap=True)
     if report["histogram"]:
         console.print()
-        console.print(_bars(report))
+        console.print(bar_table("examples", length_bars(report)))
     if report["longest"]:
         console.print()
         console.print(_longest(report))
@@ -92,17 +92,6 @@ def _more_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts + [
         (name.replace("_", " ").capitalize(), f"{count:,}") for name, count in report["counts"].items()
     ]
-
-
-def _bars(report: Mapping[str, Any]) -> Table:
-    bars = length_bars(report)
-    most = max(count for _, count in bars)
-    table = Table("tokens", "examples", "", box=None, pad_edge=False)
-    table.columns[0].justify = table.columns[1].justify = "right"
-    for label, count in bars:
-        width = -(-count * BAR_COLUMNS // most)
-        table.add_row(label, f"{count:,}", "█" * width)
-    return table
 
 
 def _longest(report: Mapping[str, Any]) -> Table:

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_kit.artifacts.disk import readable_bytes
+from lora_kit.cli.bars import bar_table
 from lora_kit.cli.console import console
 from lora_kit.planning.outlook import Change, Outlook, Rows
 
-BAR_COLUMNS = 40
 MOST_FACTORS = {"step_seconds": "steps", "other_seconds": "the rest", "memory_bytes": "memory"}
 
 
@@ -29,15 +29,9 @@ def show_plan(outlook: Outlook) -> None:
 
 
 def _bars(rows: Rows) -> Table:
-    bars = list(dropwhile(lambda bar: not bar["examples"], rows.histogram))
-    most = max((bar["examples"] for bar in bars), default=0)
-    table = Table("tokens", "rows", "", box=None, pad_edge=False)
-    table.columns[0].justify = table.columns[1].justify = "right"
-    for bar in bars:
-        label = "more" if bar["up_to"] is None else f"≤ {bar['up_to']:,}"
-        width = -(-bar["examples"] * BAR_COLUMNS // max(most, 1))
-        table.add_row(label, f"{bar['examples']:,}", "█" * width)
-    return table
+    bars = dropwhile(lambda bar: not bar["examples"], rows.histogram)
+    named = (("more" if bar["up_to"] is None else f"≤ {bar['up_to']:,}", bar["examples"]) for bar in bars)
+    return bar_table("rows", list(named))
 
 
 def _lines(outlook: Outlook) -> Iterable[tuple[str, str]]:

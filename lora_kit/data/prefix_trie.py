@@ -92,7 +92,9 @@ Node(row=0, start=20, stop=21, parent=0), Node(row=1, start=0, stop=1, parent=-1
         self.order = sorted(range(len(rows)), key=lambda row: (tuple(rows[row]), row))
         self._rank = {row: rank for rank, row in enumerate(self.order)}
         neighbours = zip(self.order, self.order[1:], strict=False)
-        self._common = np.array([_common(arrays[one], arrays[other]) for one, other in neighbours], np.int64)
+        self._common = np.array(
+            [common_beginning(arrays[one], arrays[other]) for one, other in neighbours], np.int64
+        )
 
     def trie(self, rows: Sequence[int]) -> Trie:
         """Lay out some of the rows; the order they are named in decides the order of ``leaves`` alone."""
@@ -124,7 +126,7 @@ Node(row=0, start=20, stop=21, parent=0), Node(row=1, start=0, stop=1, parent=-1
         return sum(self.trie(rows).lengths)
 
 
-def _common(one: Indices, other: Indices) -> int:
+def common_beginning(one: Indices, other: Indices) -> int:
     """Length of the longest common beginning."""
     shorter = min(len(one), len(other))
     differs = one[:shorter] != other[:shorter]

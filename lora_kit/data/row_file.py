@@ -29,6 +29,18 @@ SCHEMA = pa.schema(
 )
 
 
+def lengths_of(rows: Sequence[Example]) -> Ints:
+    """Tokens of each row, int64 ``(E,)``; rows in a mapped file know them."""
+    known: Ints | None = getattr(rows, "lengths", None)
+    return np.array([len(row.input_ids) for row in rows], np.int64) if known is None else known
+
+
+def spread(rows: Sequence[Example], most: int) -> list[Example]:
+    """Return at most so many rows, evenly spread, the first among them."""
+    count = min(most, len(rows))
+    return [rows[index * len(rows) // count] for index in range(count)]
+
+
 class Examples(Sequence[Example]):
     """Examples of one side in the order of their files, each made from the mapped file when asked for.
 

@@ -128,7 +128,9 @@ def _states(base: PreTrainedModel, cache: KeyValueCache, ids: Tensor, positions:
     if base.config.model_type in ALIBI:
         return ALIBI[base.config.model_type](base.base_model, cache, ids)
     mask = mask_for(cache, base.dtype, ids.device)
-    if cache.step is not None and llama_step.fits(base):
+    if cache.step is not None and cache.quick is None:
+        cache.quick = llama_step.fits(base)  # looks at every layer, which a step has no time for
+    if cache.step is not None and cache.quick:
         return llama_step.states(base.base_model, ids, positions, mask)[None]
     own, base.config._attn_implementation = base.config._attn_implementation, CACHED_ATTENTION  # noqa: SLF001
     try:

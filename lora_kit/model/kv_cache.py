@@ -77,12 +77,14 @@ class KeyValueCache:
         spans: What the present pass computes; empty in a step.
         step: What it computes if it is a step.
         longest: Most tokens that any row has after the pass.
+        quick: Whether ``llama_step`` computes the steps; None before the first one, which finds out.
     """
 
     slots: int
     spans: Sequence[Span] = ()
     step: Step | None = None
     longest: int = 0
+    quick: bool | None = None
     _keys: list[Tensor] = field(default_factory=list)
     _values: list[Tensor] = field(default_factory=list)
     _index: tuple[int, Tensor] | None = None

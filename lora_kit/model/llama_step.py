@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMod
 
 from lora_kit.model import fused_llama
 from lora_kit.model.cached_attention import cached_attention
-from lora_kit.model.few_rows import PANEL, filled
+from lora_kit.model.few_rows import filled, times
 from lora_kit.model.lora_ops import Adapter, Projections
 from lora_kit.model.quantize import is_packed
 
@@ -68,18 +68,10 @@ def _widened(rows: Tensor) -> Tensor:
     return filled(rows.t())
 
 
-def _quick(x: Tensor) -> Tensor:
-    """Lay few columns out for the product."""
-    return x.t().contiguous().t() if x.shape[1] <= PANEL else x
-
-
 def _outputs(part: Projections, x: Tensor) -> list[Tensor]:
     """What each layer of a part gives, ``(out, N)``."""
-    x = _quick(x)
-    found = [
-        torch.mm(base.weight, x) if base.bias is None else torch.addmm(base.bias[:, None], base.weight, x)
-        for base in part.bases
-    ]
+    x = filled(x)
+    found = [times(base.weight, base.bias, x) for base in part.bases]
     adapters = part.adapters()
     if adapters:
         starts = accumulate(map(len, found[:-1]), initial=0)
@@ -92,7 +84,7 @@ def _outputs(part: Projections, x: Tensor) -> list[Tensor]:
 def _add(x: Tensor, part: Projections, h: Tensor) -> Tensor:
     """Return x plus what the only layer of a part gives."""
     (base,) = part.bases
-    h = _quick(h)
+    h = filled(h)
     total = torch.addmm(x, base.weight, h)
     if base.bias is not None:
         total += base.bias[:, None]

@@ -43,7 +43,7 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> None:
-    """Hand what the C library has kept back to the system, for another process; only glibc keeps any."""
+    """Hand what the C library has kept back to the system; only glibc keeps any."""
     if sys.platform.startswith("linux"):
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)

@@ -66,13 +66,6 @@ def give_back(tensors: Iterable[Tensor], mapped: Ranges) -> None:
                 ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_DONTNEED)
 
 
-def give_heap_back() -> None:
-    """Have glibc return what is free within its heap, where weights lay between what stays."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if MAPS.exists() else None
-    if trim is not None:
-        trim(ctypes.c_size_t(0))
-
-
 def _within(tensor: Tensor, mapped: Ranges) -> bool:
     start = tensor.data_ptr()
     return any(first <= start and start + tensor.nbytes <= last for first, last in mapped)

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_kit.data.layout import layout_of
+from lora_kit.data.row_file import lengths_of
 from lora_kit.data.types import Example
 from lora_kit.model.family import Family
 from lora_kit.model.predict_memory import PROGRAM, MemoryNeed, predict_memory
 from lora_kit.planning.flops import Flops, flops_of
-from lora_kit.planning.work import Counted, count_run, lengths_of
+from lora_kit.planning.work import Counted, count_run
 from lora_kit.recipe.schema import Recipe, TrainSpec
 from lora_kit.train.plan import TrainPlan, plan_training
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from lora_kit.data.row_file import lengths_of
 from lora_kit.data.types import Example
 from lora_kit.errors import LoraKitError
 from lora_kit.planning.case import Case
 from lora_kit.planning.flops import model_sizes
 from lora_kit.planning.outlook import Change, Memory
-from lora_kit.planning.work import Chosen, lengths_of
+from lora_kit.planning.work import Chosen
 from lora_kit.recipe.load import yaml_value
 from lora_kit.recipe.schema import Recipe
 

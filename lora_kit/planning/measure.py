@@ -14,11 +14,11 @@ import torch
 
 from lora_kit.artifacts.checkpoint import CheckpointState, save_checkpoint
 from lora_kit.data.collate import MicroBatch
-from lora_kit.data.layout import layout_of
+from lora_kit.data.row_file import lengths_of
 from lora_kit.model.adapter_inject import adapter_tensors
 from lora_kit.planning.cost import Timed, fit
 from lora_kit.planning.flops import Flops
-from lora_kit.planning.work import Work, laid_out, lengths_of, total, window_rows, work_of
+from lora_kit.planning.work import Work, laid_out, total, window_rows, work_of
 from lora_kit.train.job import TrainJob
 from lora_kit.train.optim import (
     build_optimizer,
@@ -27,13 +27,13 @@ from lora_kit.train.optim import (
     trainable_parameters,
 )
 from lora_kit.train.out_of_memory import NoRoomError, release
-from lora_kit.train.runtime import peak_memory_bytes
-from lora_kit.train.step import Stepper, validation_loss
+from lora_kit.train.plan import CHECKPOINT_PARTS
+from lora_kit.train.runtime import peak_memory_bytes, wait_for_device
+from lora_kit.train.step import stepper_of, validation_loss
 
 ENOUGH_SECONDS = 24.0  # of timing; nothing is begun that would end later
 LOOKED_AT = 48  # steps of the run's beginning, among whose micro-batches the three are chosen
 MOST_STEPS = 12
-MOMENTS = 2  # of AdamW, each as large as the adapter
 SHORTEST, MEDIAN, HEAVIEST = "the shortest row", "a median micro-batch", "the heaviest micro-batch"
 
 
@@ -81,16 +81,10 @@ class Measurement:
         self.tokens = tokens
         self.clock = clock
         self.enough = enough
-        self.layout = layout_of(flattened=job.flattened, share_prefixes=job.share_prefixes)
+        self.layout = job.layout
         self.parameters = trainable_parameters(job.model)
         self.optimizer = build_optimizer(self.parameters, job.plan.spec, job.optimizer)
-        self.stepper = Stepper(
-            job.model,
-            list(self.parameters.values()),
-            self.optimizer,
-            job.accelerator,
-            job.plan.spec.max_grad_norm,
-        )
+        self.stepper = stepper_of(job, self.parameters, self.optimizer)
         self.found = Measured()
 
     def run(self) -> Measured:
@@ -144,7 +138,7 @@ class Measurement:
     def _time(self, what: str, compute: Callable[[], object], work: Work) -> None:
         began = self.clock()
         compute()
-        self._wait()
+        wait_for_device()
         self.found.timed.append(Timed(what, work, self.clock() - began, peak_memory_bytes()))
 
     def _forward(self, began: float, batch: MicroBatch) -> None:
@@ -154,7 +148,7 @@ class Measurement:
             return
         before = self.clock()
         validation_loss(self.job.model, [batch], self.job.accelerator)
-        self._wait()
+        wait_for_device()
         self.found.forward_share = (self.clock() - before) / whole.seconds
 
     def _steps(self, began: float) -> None:
@@ -184,8 +178,4 @@ class Measurement:
         )
         save_checkpoint(self.job.run, state)
         seconds = self.clock() - before
-        self.found.save_seconds = seconds if state.optimizer else (1 + MOMENTS) * seconds
-
-    def _wait(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        self.found.save_seconds = seconds if state.optimizer else CHECKPOINT_PARTS * seconds

@@ -2,7 +2,6 @@
 
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from lora_kit.artifacts.disk import disk_errors
 from lora_kit.artifacts.run_dir import open_run
+from lora_kit.audit.duration import READING
 from lora_kit.audit.start import audit_start
 from lora_kit.errors import MachineError
 from lora_kit.harness.suite_texts import suite_texts
@@ -20,19 +20,19 @@ from lora_kit.planning.cost import CostModel, Timed, fit
 from lora_kit.planning.estimate import MEMORY_ERROR, Estimate, both_ways, kind_of, rows_of
 from lora_kit.planning.ledger import Amounts, Correction, correction
 from lora_kit.planning.measure import ENOUGH_SECONDS, HEAVIEST, MEDIAN, Measured, Measurement
-from lora_kit.planning.other_time import READING, Pace, last_audit, other_parts
+from lora_kit.planning.other_time import Pace, last_audit, other_parts
 from lora_kit.planning.work import Counted
 from lora_kit.recipe.schema import Recipe
 from lora_kit.recipe.sizes import parse_size
+from lora_kit.train.clock import LONGEST_START
 from lora_kit.train.job import TrainJob
 from lora_kit.train.observe import Observer
 from lora_kit.train.rehearse import settle_budget
 from lora_kit.train.runtime import forget_peak, free_memory, memory_in_use
-from lora_kit.train_run import Inputs, build_job, open_inputs, open_model
+from lora_kit.train_run import Inputs, build_job, model_beside, open_inputs
 
 USUAL_ERROR = 0.12  # of the time, without runs that say more: a machine's speed drifts
 SETTLED_SECONDS = 12.0  # of timing, where finding the token budget has taken its part
-LONGEST_START = 120.0  # since the process began; if it is longer, the process has done other things
 # With glibc's blocks of changing sizes, a peak grows by this share of the activations with each e-fold of
 # micro-batches, and hardly after so many (quickstart's logs: 1.7 GB at the third step, 2.0 at the 36th).
 GROWTH, GROWN = 0.12, 40
@@ -90,8 +90,7 @@ def _ready(recipe: Recipe, path: Path, observer: Observer, begun: float | None) 
     observer.phase("loading the model")
     forget_peak()
     again = time.perf_counter()
-    with ThreadPoolExecutor(1) as beside:  # as training does
-        model = beside.submit(open_model, recipe, find_base(recipe.base))
+    with model_beside(recipe, find_base(recipe.base)) as model:  # as training does
         inputs = open_inputs(recipe, files, suites=suites)
         job = build_job(recipe, open_run(path), inputs, observer, model.result())
     starting = (starting if starting < LONGEST_START else 0.0) + time.perf_counter() - again

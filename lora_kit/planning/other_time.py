@@ -12,11 +12,6 @@ from lora_kit.planning.work import Counted, Work
 from lora_kit.recipe.schema import Recipe
 from lora_kit.train.plan import TrainPlan
 
-READING = {
-    "cpu": 10e9,
-    "cuda": 300e9,
-}  # bytes a second of weights that each token of an answer reads; assumed
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:

@@ -20,10 +20,9 @@ from lora_kit.planning.predicted import predicted_estimate
 from lora_kit.recipe.fingerprint import training_fingerprint
 from lora_kit.recipe.schema import Recipe
 from lora_kit.train.observe import Observer
+from lora_kit.train.plan import CHECKPOINT_PARTS, checkpoints_at_once
 
 FLOAT32 = 4  # bytes, of adapters and their moments
-MOMENTS = 2
-MORE = 2  # checkpoints besides those that are kept: the best, and the one that is being written
 UNKEPT = "the cache can't be written: the run will not be compared with this plan"
 
 
@@ -108,5 +107,5 @@ def _disk(estimate: Estimate, place: Path) -> Disk:
     spec, need = estimate.case.recipe.train, estimate.need
     adapter = FLOAT32 * need.trained
     merged = need.parameters * {"float32": 4, "bfloat16": 2}[estimate.case.recipe.base.dtype]
-    checkpoints = (1 + MOMENTS) * adapter * (spec.keep_checkpoints + MORE)
+    checkpoints = CHECKPOINT_PARTS * adapter * checkpoints_at_once(spec)
     return Disk(checkpoints, adapter, merged, free_bytes(place), str(place))

@@ -20,6 +20,7 @@ from lora_kit.planning.speed import Speed, data_sheet, here
 from lora_kit.planning.work import Work
 from lora_kit.recipe.schema import Recipe
 from lora_kit.train.observe import Observer
+from lora_kit.train.plan import CHECKPOINT_PARTS
 from lora_kit.train.runtime import free_memory, memory_in_use
 
 ERROR = (0.4, 1.0)  # of a time from rates: between 0.6 and 2 times
@@ -116,7 +117,7 @@ class _Predicted:
         again = 3 if case.recipe.engine.memory == "low" else 2
         batch = speed.batch + again * need.base / speed.bandwidth
         cost = of_rate(speed.rate(case.recipe), batch=batch)
-        saving = 0.5 + 3 * 4 * need.trained / WRITING
+        saving = 0.5 + CHECKPOINT_PARTS * 4 * need.trained / WRITING
         audit = cost.seconds(Work(0, 12, FIRST_AUDIT, FIRST_AUDIT / 2, 60 * FIRST_AUDIT), flops) + saving
         reading = need.base / speed.bandwidth
         pace = Pace(STARTING + need.base / LOADING, saving, flops.forward, audit, reading=reading)

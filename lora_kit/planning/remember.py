@@ -15,10 +15,10 @@ from lora_kit.errors import LoraKitError
 from lora_kit.planning.ledger import Amounts, append, kept_prediction
 from lora_kit.recipe.fingerprint import training_fingerprint
 from lora_kit.recipe.schema import Recipe
+from lora_kit.train.clock import LONGEST_START
 from lora_kit.train.observe import Silent
 
 WORTH_SECONDS = 30.0  # of steps, for a run that was not planned
-LONGEST_START = 120.0  # from a process to its run; after more, the process has done other things
 
 
 def remember_run(recipe: Recipe, path: Path, *, ended: float | None = None) -> bool:

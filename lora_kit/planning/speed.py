@@ -9,6 +9,7 @@ import torch
 from lora_kit.model.load import pick_device
 from lora_kit.planning.devices import CPU_SHARE, GPU_SHARE, Device
 from lora_kit.recipe.schema import Recipe
+from lora_kit.train.runtime import wait_for_device
 
 # A training step against the rate of a large product of the same machine: 0.77 to 0.81 on a CPU (LOG.md,
 # 2026-11-23); on a GPU it is assumed.
@@ -65,14 +66,9 @@ def _product_rate(kind: str, dtype: str) -> float:
     size = SIZE[kind]
     one, two = (torch.randn(size, size, device=kind, dtype=getattr(torch, dtype)) for _ in range(2))
     out = one @ two
-    _wait(kind)
+    wait_for_device()
     began = time.perf_counter()
     for _ in range(PRODUCTS):
         torch.mm(one, two, out=out)
-    _wait(kind)
+    wait_for_device()
     return PRODUCTS * 2 * size**3 / max(time.perf_counter() - began, 1e-9)
-
-
-def _wait(kind: str) -> None:
-    if kind == "cuda":
-        torch.cuda.synchronize()

@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
-import numpy as np
-
 from lora_kit.data.collate import MicroBatch
 from lora_kit.data.layout import Layout
-from lora_kit.data.row_file import Examples, Ints
+from lora_kit.data.row_file import Ints, lengths_of, spread
 from lora_kit.data.types import Example
 from lora_kit.train.plan import TrainPlan
 
@@ -87,13 +85,6 @@ class Chosen(Sequence[Example]):
         return self._rows[int(self._places[at])]
 
 
-def lengths_of(rows: Sequence[Example]) -> Ints:
-    """Tokens of each row, int64 ``(E,)``; rows in a mapped file know them."""
-    if isinstance(rows, Examples | Chosen):
-        return rows.lengths
-    return np.array([len(row.input_ids) for row in rows], dtype=np.int64)
-
-
 class Counted(NamedTuple):
     """The work of a whole run.
 
@@ -145,9 +136,3 @@ def window_rows(plan: TrainPlan, train: Sequence[Example], step: int) -> list[Ex
 def laid_out(rows: Sequence[Example], layout: Layout, tokens: int) -> list[MicroBatch]:
     """Return the micro-batches of some rows."""
     return layout.micro_batches(rows, layout.plan(rows, tokens))
-
-
-def spread(rows: Sequence[Example], most: int) -> list[Example]:
-    """Return at most so many rows, evenly spread."""
-    count = min(most, len(rows))
-    return [rows[index * len(rows) // count] for index in range(count)]

@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from lora_kit.artifacts.commit import write_json
-from lora_kit.artifacts.manifest import read_object
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.errors import MachineError, ModelError
 from lora_kit.recipe.schema import LARGEST
 from lora_kit.train.observe import Observer
 from lora_kit.train.out_of_memory import NoRoomError, release
+from lora_kit.train.run_record import CURE, read_record
 
 FORMAT = 1
 PARTS = ("training", "validation")  # of a step, in their order
 Part = Literal["training", "validation"]
-CURE = "put it back as it was, or choose another --run-dir"
 T = TypeVar("T")
 
 
@@ -92,26 +91,16 @@ def read_budget(run: RunDir) -> TokenBudget | None:
     Raises:
         ModelError: The file is damaged.
     """
-    if not run.token_budget.is_file():
-        return None
-    content = read_object(run.token_budget)
-    try:
-        changes = tuple(Change(**change) for change in content.pop("changes"))
-        budget = TokenBudget(content.pop("tokens"), changes, content)
-        counts = [budget.tokens, *(number for c in changes for number in (c.step, c.before, c.tokens))]
-        whole = content.pop("format_version") == FORMAT and all(type(count) is int for count in counts)
-        whole = (
-            whole and all(1 <= count <= LARGEST for count in counts) and budget.changes == _sorted(changes)
-        )
-    except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise ModelError(
-            "is not what a run writes: it was changed, or comes from another version of lora_kit",
-            where=str(run.token_budget),
-            cure=CURE,
-        )
-    return budget
+    return read_record(run.token_budget, _parsed)
+
+
+def _parsed(content: dict[str, Any]) -> TokenBudget | None:
+    changes = tuple(Change(**change) for change in content.pop("changes"))
+    budget = TokenBudget(content.pop("tokens"), changes, content)
+    counts = [budget.tokens, *(number for c in changes for number in (c.step, c.before, c.tokens))]
+    whole = content.pop("format_version") == FORMAT and all(type(count) is int for count in counts)
+    whole = whole and all(1 <= count <= LARGEST for count in counts) and budget.changes == _sorted(changes)
+    return budget if whole else None
 
 
 def _sorted(changes: tuple[Change, ...]) -> tuple[Change, ...]:

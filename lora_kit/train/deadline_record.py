@@ -4,7 +4,6 @@ A number of steps bends the learning rate's way to zero, so it is on disk before
 a run that goes on, or is audited, makes its steps by what is written here and not by the clock.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from math import isfinite
@@ -12,15 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_kit.artifacts.commit import write_json
-from lora_kit.artifacts.manifest import read_object
 from lora_kit.artifacts.run_dir import RunDir
-from lora_kit.errors import ModelError
 from lora_kit.recipe.schema import LARGEST
 from lora_kit.train.clock import Session
 from lora_kit.train.plan import Turn
+from lora_kit.train.run_record import read_record
 
 FORMAT = 1
-CURE = "put it back as it was, or choose another --run-dir"
 
 
 class Decision(NamedTuple):
@@ -87,20 +84,7 @@ def read_deadline(run: RunDir) -> DeadlineRecord | None:
     Raises:
         ModelError: The file is damaged.
     """
-    if not run.deadline.is_file():
-        return None
-    content = read_object(run.deadline)
-    try:
-        record = _parsed(content)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        record = None
-    if record is None:
-        raise ModelError(
-            "is not what a run writes: it was changed, or comes from another version of lora_kit",
-            where=str(run.deadline),
-            cure=CURE,
-        )
-    return record
+    return read_record(run.deadline, _parsed)
 
 
 def write_deadline(path: Path, record: DeadlineRecord) -> None:
@@ -121,8 +105,7 @@ def close_deadline(run: RunDir, session: Session) -> None:
         run.update_state(deadline=record.summary())
 
 
-def _parsed(content: Mapping[str, Any]) -> DeadlineRecord | None:
-    fields = {**content}
+def _parsed(fields: dict[str, Any]) -> DeadlineRecord | None:
     decisions = tuple(Decision(**one) for one in fields.pop("decisions"))
     if fields.pop("format_version") != FORMAT:
         return None

@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from lora_kit.artifacts.run_dir import RunDir
+from lora_kit.data.layout import Layout, layout_of
 from lora_kit.data.types import Example
 from lora_kit.recipe.schema import DeadlineSpec
 from lora_kit.train.clock import Session
@@ -83,6 +84,11 @@ class TrainJob:
     optimizer: OptimizerName = "adamw"
     memory_limit: int | None = None
     deadline: Deadline | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """How its rows become micro-batches."""
+        return layout_of(flattened=self.flattened, share_prefixes=self.share_prefixes)
 
 
 def deadline_of(spec: DeadlineSpec, session: Session, afterwards: Foretold) -> Deadline | None:

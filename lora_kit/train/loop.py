@@ -21,7 +21,7 @@ from lora_kit.artifacts.checkpoint import (
     save_checkpoint,
 )
 from lora_kit.artifacts.metrics_log import MetricsLog, stream_metrics
-from lora_kit.data.layout import Plan, layout_of
+from lora_kit.data.layout import Plan
 from lora_kit.data.types import Example
 from lora_kit.errors import DivergedError, InterruptedRunError, LoraKitError
 from lora_kit.model.adapter_inject import adapter_tensors, load_adapter_tensors
@@ -41,7 +41,7 @@ from lora_kit.train.plan import TrainPlan
 from lora_kit.train.rehearse import seconds_per_token, settle_budget
 from lora_kit.train.runtime import peak_memory_bytes
 from lora_kit.train.spikes import LossWatch
-from lora_kit.train.step import Stepper, StepResult, validation_loss
+from lora_kit.train.step import StepResult, stepper_of, validation_loss
 from lora_kit.train.stop import StopSignals
 
 ROW_DECIMALS = 4  # of a row's nats in the log
@@ -92,14 +92,8 @@ class _Loop:
         self.observer = observer
         self.parameters = trainable_parameters(job.model)
         self.optimizer = build_optimizer(self.parameters, job.plan.spec, job.optimizer)
-        self.stepper = Stepper(
-            job.model,
-            list(self.parameters.values()),
-            self.optimizer,
-            job.accelerator,
-            job.plan.spec.max_grad_norm,
-        )
-        self.layout = layout_of(flattened=job.flattened, share_prefixes=job.share_prefixes)
+        self.stepper = stepper_of(job, self.parameters, self.optimizer)
+        self.layout = job.layout
         self.log = MetricsLog(job.run.metrics)
         asked, writes = job.plan.spec.micro_batch_tokens, job.accelerator.is_main_process
         self.healer = Healer(job.run, asked, observer, writes=writes)

@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast
 
-from lora_kit.data.row_file import Examples
+from lora_kit.data.row_file import lengths_of
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.train.clock import next_time
 from lora_kit.train.deadline import FORWARD, Pace, Timetable
-from lora_kit.train.deadline_record import CURE, DeadlineRecord, Decision, read_deadline, write_deadline
+from lora_kit.train.deadline_record import DeadlineRecord, Decision, read_deadline, write_deadline
 from lora_kit.train.job import Deadline, Known, TrainJob
 from lora_kit.train.observe import Observer
 from lora_kit.train.plan import TrainPlan, Turn, most_steps
+from lora_kit.train.run_record import CURE
 
 SAVING_SECONDS = 1.0  # of a checkpoint, before one was timed
 LEAVING = 0.4  # of the time that starting takes: the adapter's folder, the ledger, the end of the process
@@ -43,7 +44,7 @@ class Pacer:
         self.record = DeadlineRecord("", "", 0.0, 0.0)
         self.pace = Pace(0.0)
         self.validation = self.saving = self.starting = self.end = self.written = 0.0
-        lengths = _lengths(job) if job.deadline else np.ones(1)
+        lengths = lengths_of(job.train) if job.deadline else np.ones(1)
         self.lengths = lengths
         self.mean_tokens = float(lengths.sum()) / job.plan.windows_per_epoch
         self.most = most_steps(job.plan.spec, job.plan.rows)
@@ -287,8 +288,3 @@ class Pacer:
         if self.live:
             ends = f"{datetime.fromisoformat(self.record.until):%H:%M}" if self.record.until else ""
             self.observer.planned(steps=self.plan.steps, seconds=self._left(), ends=ends)
-
-
-def _lengths(job: TrainJob) -> np.ndarray:
-    rows = job.train
-    return rows.lengths if isinstance(rows, Examples) else np.array([len(row.input_ids) for row in rows])

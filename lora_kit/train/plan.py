@@ -14,6 +14,14 @@ from lora_kit.data.plan_batches import epoch_windows
 from lora_kit.errors import RecipeError
 from lora_kit.recipe.schema import LARGEST, TrainSpec
 
+# Tensors of the adapter's size in a checkpoint, and in memory: its weights and AdamW's two moments.
+CHECKPOINT_PARTS = 3
+
+
+def checkpoints_at_once(spec: TrainSpec) -> int:
+    """Most checkpoints on disk: those that are kept, the best, and the one that is being written."""
+    return spec.keep_checkpoints + 2
+
 
 class Window(NamedTuple):
     """The rows of one optimizer step.

@@ -10,14 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast
 
 from lora_kit.artifacts.disk import readable_bytes
 from lora_kit.data.collate import MicroBatch
 from lora_kit.data.layout import Layout
-from lora_kit.data.row_file import Examples
+from lora_kit.data.row_file import lengths_of
 from lora_kit.data.types import Example
 from lora_kit.errors import RecipeError
 from lora_kit.model.bare import bare_model
@@ -26,7 +25,7 @@ from lora_kit.train.budget import TokenBudget
 from lora_kit.train.job import TrainJob
 from lora_kit.train.observe import Observer
 from lora_kit.train.out_of_memory import NoRoomError, release
-from lora_kit.train.runtime import forget_peak, free_memory, memory_in_use, peak_memory_bytes
+from lora_kit.train.runtime import forget_peak, free_memory, memory_in_use, peak_memory_bytes, wait_for_device
 from lora_kit.train.step import Stepper, validation_loss
 
 BUDGETS = (256, 512, 1024, 2048, 4096)
@@ -103,8 +102,7 @@ class Rehearsal:
         while not times or (len(times) < REPEATS and sum(times) < ENOUGH_SECONDS):
             began = self.clock()
             self.stepper.rehearse(batch)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            wait_for_device()
             times.append(self.clock() - began)
         computed = batch.input_ids.numel()
         return Measured(tokens, computed, computed / min(times), peak_memory_bytes())
@@ -201,7 +199,7 @@ def settle_budget(job: TrainJob, layout: Layout, stepper: Stepper, observer: Obs
 def _rows(job: TrainJob) -> tuple[list[Example], Example]:
     """Return the rows of the fullest of the first steps, and the longest row."""
     rows = job.train
-    lengths = rows.lengths if isinstance(rows, Examples) else np.array([len(row.input_ids) for row in rows])
+    lengths = lengths_of(rows)
     steps = range(1, min(job.plan.steps, job.plan.windows_per_epoch, WINDOWS) + 1)
     fullest = max((job.plan.window(step).rows for step in steps), key=lambda window: lengths[[*window]].sum())
     return [rows[row] for row in fullest], rows[int(lengths.argmax())]
@@ -263,6 +261,5 @@ def seconds_per_token(stepper: Stepper, layout: Layout, rows: Sequence[Example])
     except NoRoomError:
         release()
         return 0.0
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait_for_device()
     return (time.perf_counter() - began) / sum(len(row.input_ids) for row in longest)

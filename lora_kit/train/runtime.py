@@ -40,6 +40,12 @@ def runtime_identity() -> dict[str, str]:
     }
 
 
+def wait_for_device() -> None:
+    """Wait until a GPU has computed what it was given, so that a clock can be read."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def peak_memory_bytes() -> int:
     """Peak of this process: memory allocated on the GPU if it computes there, else resident set."""
     if torch.cuda.is_available():

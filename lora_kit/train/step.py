@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lora_kit.data.collate import MicroBatch
 from lora_kit.errors import DivergedError, MachineError
 from lora_kit.model.forward import example_nats, sum_nats
+from lora_kit.train.job import TrainJob
 from lora_kit.train.out_of_memory import NoRoomError, compute_over, is_out_of_memory
 
 
@@ -167,6 +168,21 @@ class Stepper:
         """Origins of the rows whose own loss is not finite."""
         nats = example_nats(self.model, batch.to(self.accelerator.device)).tolist()
         return [origin for origin, value in zip(batch.origins, nats, strict=True) if not math.isfinite(value)]
+
+
+def stepper_of(
+    job: TrainJob, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Stepper:
+    """Return what makes a job's steps.
+
+    Args:
+        job: The run.
+        parameters: The adapter's matrices by name.
+        optimizer: Over them.
+    """
+    return Stepper(
+        job.model, list(parameters.values()), optimizer, job.accelerator, job.plan.spec.max_grad_norm
+    )
 
 
 def _window_nats(micro_batches: Sequence[MicroBatch], found: Mapping[int, Tensor]) -> Tensor:

@@ -1,7 +1,6 @@
 """Export a run in every way, let llama.cpp run the files, and judge."""
 
 import argparse
-import ctypes
 import json
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from lora_kit.assemble import Opened, find_adapter_base, open_target
 from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import LoraKitError
 from lora_kit.export.exporter import ExportOptions, ExportRequest
+from lora_kit.export.gguf.llama_quantize import main as quantize
 from lora_kit.export.gguf.logits import TIE
 from lora_kit.export.run import export_adapter, export_model, source_of
 from lora_kit.harness.suite import load_suite
@@ -217,8 +217,5 @@ def _export(model: Path, quant: str, out: Path) -> Path:
 def _quantize(path: Path, out: Path) -> None:
     """llama.cpp's own q4_0 of a file."""
     llama_cpp.llama_log_set(_SILENT, None)
-    settings = llama_cpp.llama_model_quantize_default_params()
-    settings.ftype = _Q4_0
-    settings.nthread = 2
-    if llama_cpp.llama_model_quantize(str(path).encode(), str(out).encode(), ctypes.byref(settings)):
+    if quantize(str(path), str(out), str(_Q4_0)):
         raise SystemExit(f"llama.cpp can't quantize {path}")

@@ -17,6 +17,7 @@ from lora_kit.report.gather import gather
 from lora_kit.report.training import training_facts
 from lora_kit.train import loop as loop_module
 from lora_kit.train import pacer as pacer_module
+from lora_kit.train import step as step_module
 from lora_kit.train.clock import Session
 from lora_kit.train.deadline_record import read_deadline
 from lora_kit.train.observe import Silent, StepRecord
@@ -60,7 +61,7 @@ class Machine(Silent):
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    true = {"step": loop_module.Stepper.step}
+    true = {"step": step_module.Stepper.step}
     true |= {name: getattr(loop_module, name) for name in ("validation_loss", "save_checkpoint")}
 
     def slow(name: str, seconds: Callable[[], float]) -> Callable[..., Any]:
@@ -70,7 +71,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
         return call
 
-    monkeypatch.setattr(loop_module.Stepper, "step", slow("step", lambda: machine.step_seconds))
+    monkeypatch.setattr(step_module.Stepper, "step", slow("step", lambda: machine.step_seconds))
     monkeypatch.setattr(loop_module, "validation_loss", slow("validation_loss", lambda: CHECK))
     monkeypatch.setattr(loop_module, "save_checkpoint", slow("save_checkpoint", lambda: SAVE))
     monkeypatch.setattr(loop_module, "time", machine)

@@ -23,7 +23,7 @@ from lora_kit.errors import (
     RecipeError,
 )
 from lora_kit.recipe.load import load_recipe
-from lora_kit.train import loop as loop_module
+from lora_kit.train import step as step_module
 from lora_kit.train.observe import Silent, StepRecord
 from lora_kit.train_run import train_recipe
 
@@ -194,9 +194,7 @@ def test_a_number_that_is_not_finite_stops_before_the_update(
 
 def poison(monkeypatch: pytest.MonkeyPatch, where: str, at_step: int) -> None:
     """Make the loss, or only its gradient, NaN at one step."""
-    from lora_kit.train import step as step_module
-
-    true_sum, true_step, count = step_module.sum_nats, loop_module.Stepper.step, [0]
+    true_sum, true_step, count = step_module.sum_nats, step_module.Stepper.step, [0]
 
     def sum_nats(model: Any, batch: Any) -> Any:
         loss = true_sum(model, batch)
@@ -212,7 +210,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, where: str, at_step: int) -> None:
         return true_step(self, micro_batches)
 
     monkeypatch.setattr(step_module, "sum_nats", sum_nats)
-    monkeypatch.setattr(loop_module.Stepper, "step", step)
+    monkeypatch.setattr(step_module.Stepper, "step", step)
 
 
 @pytest.mark.parametrize("save_every", [1, 6], ids=["saved at once", "saved at the end"])
@@ -221,7 +219,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, where: str, at_step: int) -> None:
 def test_numbers_that_turn_in_the_update_never_reach_the_disk(
     tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, save_every: int
 ) -> None:
-    true_step, count = loop_module.Stepper.step, [0]
+    true_step, count = step_module.Stepper.step, [0]
 
     def step(self: Any, micro_batches: Any) -> Any:
         result = true_step(self, micro_batches)
@@ -231,7 +229,7 @@ def test_numbers_that_turn_in_the_update_never_reach_the_disk(
             (self.parameters[0].data if where == "weights" else moments)[0, 0] = float("inf")
         return result
 
-    monkeypatch.setattr(loop_module.Stepper, "step", step)
+    monkeypatch.setattr(step_module.Stepper, "step", step)
     recipe = tiny_recipe(train={"steps": 6, "save_every": save_every, "validate_every": 6})
     with pytest.raises(DivergedError) as error:
         train(recipe, tmp_path / "run")

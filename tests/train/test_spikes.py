@@ -10,7 +10,7 @@ import pytest
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.recipe.load import load_recipe
 from lora_kit.report.write import write_report
-from lora_kit.train import loop as loop_module
+from lora_kit.train import step as step_module
 from lora_kit.train.observe import Silent
 from lora_kit.train.spikes import FEWEST, WINDOW, LossWatch
 from lora_kit.train_run import train_recipe
@@ -29,7 +29,7 @@ class Listening(Silent):
 def test_a_spike_is_an_event_and_nothing_more(
     tiny_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true_step, count = loop_module.Stepper.step, [0]
+    true_step, count = step_module.Stepper.step, [0]
 
     def step(self: Any, micro_batches: Any) -> Any:
         count[0] += 1
@@ -38,7 +38,7 @@ def test_a_spike_is_an_event_and_nothing_more(
 
     recipe, listening = load_recipe(tiny_recipe(train={"steps": 8})), Listening()
     train_recipe(recipe, tmp_path / "even", Silent())
-    monkeypatch.setattr(loop_module.Stepper, "step", step)
+    monkeypatch.setattr(step_module.Stepper, "step", step)
     assert train_recipe(recipe, tmp_path / "odd", listening)["status"] == "finished"
     lines = [json.loads(line) for line in (tmp_path / "odd/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "spike" in line] == [7]

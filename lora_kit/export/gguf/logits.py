@@ -19,8 +19,8 @@ from lora_kit.export.gguf.plan import EMBEDDING, OUTPUT, ExportPlan
 from lora_kit.model.base import BaseFiles, find_base
 from lora_kit.model.gguf_file import GgufHeader
 from lora_kit.model.layered import head_source, layered_model
+from lora_kit.model.memory import return_freed_memory
 from lora_kit.model.stored_weights import Read, reader_of
-from lora_kit.model.unmap import give_heap_back
 from lora_kit.recipe.schema import BaseSpec
 
 TIE = 0.02  # logits that are closer than this may change places through rounding to float16
@@ -71,7 +71,7 @@ class _Side:
         states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         self.states = torch.cat([states[n, : len(row)] for n, row in enumerate(rows)])
         self._head = head_source(model, read)
-        give_heap_back()
+        return_freed_memory()
 
     @torch.no_grad()
     def logits(self, piece: slice) -> Tensor:
