@@ -9,6 +9,7 @@ whose ALiBi transformers builds by itself.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -63,6 +64,7 @@ def step(
     cache: KeyValueCache,
     tokens: Sequence[Sequence[int]],
     lengths: Sequence[int],
+    wanted: Sequence[int] | None = None,
 ) -> Tensor:
     """Read new tokens of each of the first rows of the cache.
 
@@ -71,17 +73,24 @@ def step(
         cache: Takes the tokens in.
         tokens: Ids of each row, at least one; only one where :func:`takes_several` says no.
         lengths: Tokens that are known of each row.
+        wanted: After how many of its last tokens each row wants scores; after all, if None.
 
     Returns:
-        Scores ``(N, V)`` of the token after each one, in the order of ``tokens``.
+        Scores ``(tokens that want some, V)`` of the token after each one, in the order of ``tokens``.
     """
     base = bare_model(model)
-    made = cache.announce_step(lengths, [len(row) for row in tokens], base.device)
+    counts = [len(row) for row in tokens]
+    made = cache.announce_step(lengths, counts, base.device)
     ids = torch.tensor([token for row in tokens for token in row], device=base.device)
     if base.config.model_type in ALIBI:
-        assert len(made.groups) == 1, "ALiBi is built for one token a row"
+        assert len(made.slots) == made.rows, "ALiBi is built for one token a row"
         return _scores(base, _states(base, cache, ids[:, None], made.positions[:, None])[:, 0])
-    return _scores(base, _states(base, cache, ids, made.positions[None])[0])
+    hidden = _states(base, cache, ids, made.positions[None])[0]
+    if wanted is not None and sum(wanted) < len(ids):
+        ends = zip(accumulate(counts), wanted, strict=True)
+        last = [at for end, want in ends for at in range(end - want, end)]
+        hidden = hidden.index_select(0, torch.tensor(last, device=base.device))
+    return _scores(base, hidden)
 
 
 def takes_several(model: PreTrainedModel | PeftModel) -> bool:

@@ -15,7 +15,8 @@ from lora_kit.model.few_rows import columns_at
 ALIKE = 3  # tokens that must have stood there before
 PROVEN = 6  # right guesses in a row, whether they were used or not
 MOST = 4  # tokens guessed at once by who is proven
-FEW = 16  # rows; below, a pass over twice as many tokens takes half as long again, and any guess pays
+ENOUGH = 4  # proven guesses that are worth 16 more columns, filled up with others
+FEW = 8  # tokens; up to here a pass over twice as many takes half as long again, and any guess pays
 
 
 @dataclass(slots=True)
@@ -52,26 +53,27 @@ class Draft:
         return self._after.get(tuple(self.text[-ALIKE:]))
 
 
-def guesses(drafts: Sequence[Draft | None], room: Sequence[int]) -> list[list[int]]:
+def guesses(drafts: Sequence[Draft | None], room: Sequence[int], tokens: int) -> list[list[int]]:
     """Guess for rows that are computed together, as far as it pays.
 
-    With many rows a pass takes as long as it has tokens, so only the proven guess; the others fill columns
-    that would be computed for nothing.
+    With many tokens a pass takes as long as it has columns, so what is proven decides how many there are; other
+    guesses fill columns that would be computed for nothing.
 
     Args:
         drafts: Of each row; None where nothing is guessed.
-        room: Most tokens of each.
+        room: Most guesses of each.
+        tokens: That are computed anyway.
     """
     found = [draft.guess(most) if draft else [] for draft, most in zip(drafts, room, strict=True)]
-    if len(drafts) <= FEW:
+    if tokens <= FEW:
         return found
     trust = [draft.right if draft else 0 for draft in drafts]
-    tokens = len(drafts) + sum(
-        len(guess) for guess, right in zip(found, trust, strict=True) if right >= PROVEN
-    )
-    free = columns_at(tokens) - tokens
+    proven = sum(len(guess) for guess, right in zip(found, trust, strict=True) if right >= PROVEN)
+    width = columns_at(tokens)
+    if tokens + proven - width >= ENOUGH:
+        width = columns_at(tokens + proven)
+    free = width - tokens
     for row in sorted(range(len(drafts)), key=lambda row: -trust[row]):
-        if trust[row] < PROVEN and found[row]:
-            free -= 1
-            found[row] = found[row] if free >= 0 else []
+        found[row] = found[row][:free]
+        free -= len(found[row])
     return found

@@ -1,10 +1,10 @@
 """Answers to many prompts at once, token by token, with every place in the batch taken.
 
 Prompts are read without padding, longest first, so that memory runs out at once or never; a row that is
-finished gives its place to the next prompt at once (continuous batching, Orca, OSDI 2022), a beginning that
-all prompts share, such as a system prompt, is computed once, and greedy answers go on by several tokens where
-they repeat what they said. Greedy answers are those of transformers' ``generate()``, and no answer depends on
-what is answered beside it.
+finished gives its place at once to the next prompt, which is read beside the others' next tokens (continuous
+batching, Orca, OSDI 2022), a beginning that all prompts share, such as a system prompt, is computed once, and
+greedy answers go on by several tokens where they repeat what they said. Greedy answers are those of
+transformers' ``generate()``, and no answer depends on what is answered beside it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from lora_kit.model.decode import quick_products, read, step, takes_several
 from lora_kit.model.draft import Draft, guesses
 from lora_kit.model.kv_cache import KeyValueCache, Span
 
-READ_TOKENS = 512  # prompts are read so many tokens at a time, or one prompt if it is longer
+JOIN_TOKENS = 128  # so many tokens of waiting prompts are read beside the next tokens of other rows
+READ_TOKENS = 512  # of prompts that are read alone at a time, or one prompt if it is longer
 SHORTEST_SHARED = 8  # tokens; below, computing them again costs less than the extra pass
 
 LanguageModel: TypeAlias = PreTrainedModel | PeftModel
@@ -113,51 +114,70 @@ class Decoding:
         finished: list[Row] = []
         with quick_products(self.model):
             while self.busy and not finished:
-                if self.waiting and len(self.active) < self.places:
+                if self._reads_alone():
                     self._read_prompts()
                 else:
                     self._step()
                 finished = self._take_finished()
         return [(row.index, row.answer) for row in finished]
 
+    def _reads_alone(self) -> bool:
+        """Whether waiting prompts have places, and are too long to be read beside other rows' next tokens."""
+        free = self.places - len(self.active)
+        if not free or not self.waiting:
+            return False
+        beside = self.active and takes_several(self.model)
+        tokens = sum(len(row.prompt) - self.shared for row in self.waiting[-free:])
+        return not beside or tokens > JOIN_TOKENS
+
+    def _place(self, most: int) -> list[Row]:
+        """Give free places to waiting prompts of together at most so many new tokens, at least to one."""
+        new: list[Row] = []
+        total = 0
+        while self.waiting and len(self.active) < self.places:
+            total += len(self.waiting[-1].prompt) - self.shared
+            if new and total > most:
+                break
+            if self.shared:
+                self.cache.copy(self.places, len(self.active), self.shared)
+            new.append(self.waiting.pop())
+            self.active.append(new[-1])
+        return new
+
     def _read_prompts(self) -> None:
-        """Give free places to waiting prompts, as many as are read at a time."""
+        """Read waiting prompts, and choose the first token of each."""
         if self.shared and not self.cache.longest:
             first = Span(self.places, 0, self.shared)
             read(self.model, self.cache, [self.waiting[-1].prompt[: self.shared]], [first])
-        new: list[Row] = []
-        spans: list[Span] = []
-        total = 0
-        while self.waiting and len(self.active) + len(new) < self.places:
-            count = len(self.waiting[-1].prompt) - self.shared
-            if new and total + count > READ_TOKENS:
-                break
-            spans.append(Span(len(self.active) + len(new), self.shared, count))
-            new.append(self.waiting.pop())
-            total += count
-        if self.shared:
-            for span in spans:
-                self.cache.copy(self.places, span.slot, self.shared)
+        start = len(self.active)
+        new = self._place(READ_TOKENS)
         tokens = [row.prompt[self.shared :] for row in new]
+        spans = [Span(slot, self.shared, len(ids)) for slot, ids in enumerate(tokens, start)]
         self._extend(new, read(self.model, self.cache, tokens, spans))
-        self.active += new
-
-        if self.choice.temperature == 0.0 and takes_several(self.model):
-            for row in new:
-                row.draft = Draft([*row.prompt, *row.answer])
+        self._begin_drafts(new)
 
     def _step(self) -> None:
-        """Go on with every row, past its guesses where the model chooses the same tokens."""
+        """Go on with every row, past its guesses where the model chooses the same tokens; read what waits."""
+        new = self._place(JOIN_TOKENS)
         rows = self.active
-        guessed = guesses([row.draft for row in rows], [row.limit - len(row.answer) - 1 for row in rows])
-        new = [[row.answer[-1], *guess] for row, guess in zip(rows, guessed, strict=True)]
-        scores = step(self.model, self.cache, new, [row.known for row in rows])
+        known = [row.known if row.answer else self.shared for row in rows]
+        sure = [row.answer[-1:] or row.prompt[self.shared :] for row in rows]
+        room = [row.limit - len(row.answer) - 1 for row in rows]
+        guessed = guesses([row.draft for row in rows], room, sum(map(len, sure)))
+        tokens = [[*ids, *guess] for ids, guess in zip(sure, guessed, strict=True)]
+        scores = step(self.model, self.cache, tokens, known, [1 + len(guess) for guess in guessed])
         if not any(guessed):
             self._extend(rows, scores)
-            return
-        chosen = iter(likeliest(scores))
-        for row, guess in zip(rows, guessed, strict=True):
-            row.accept(guess, [next(chosen) for _ in range(len(guess) + 1)], self.stop_ids)
+        else:
+            chosen = iter(likeliest(scores))
+            for row, guess in zip(rows, guessed, strict=True):
+                row.accept(guess, [next(chosen) for _ in range(len(guess) + 1)], self.stop_ids)
+        self._begin_drafts(new)
+
+    def _begin_drafts(self, rows: Sequence[Row]) -> None:
+        if self.choice.temperature == 0.0 and takes_several(self.model):
+            for row in rows:
+                row.draft = Draft([*row.prompt, *row.answer])
 
     def _extend(self, rows: Sequence[Row], scores: Tensor) -> None:
         """Add one token to each row."""

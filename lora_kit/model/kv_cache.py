@@ -7,12 +7,14 @@ beginning that all rows share is computed once and copied.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 GROWTH_TOKENS = 64
+FEW = 8  # other tokens of a row in a step: up to here all such rows attend in one product
 
 
 class Span(NamedTuple):
@@ -47,17 +49,19 @@ class Group(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Tokens that one pass computes for the first rows, a few of each, those of a row in order.
+    """Tokens that one pass computes for the first rows, one or more of each, those of a row in order.
 
     Args:
         slots: Row of each token, int64 ``(N,)``.
         positions: Its position, int64 ``(N,)``.
-        groups: The first token of every row; then all others, of the rows that have some.
+        groups: The first token of every row; then the others, of rows that have a few.
+        spans: Of rows that have many others, where in the step these begin, and the span that they are.
     """
 
     slots: Tensor
     positions: Tensor
     groups: Sequence[Group]
+    spans: Sequence[tuple[int, Span]]
 
     @property
     def rows(self) -> int:
@@ -102,17 +106,22 @@ class KeyValueCache:
             counts: Tokens that are new of each, at least one.
             device: Of the model.
         """
-        where = [(row, at) for row, count in enumerate(counts) for at in range(count)]
-        number = {place: at for at, place in enumerate(where)}
-        groups = [Group(None, torch.tensor([[number[row, 0]] for row in range(len(counts))], device=device))]
-        if more := [row for row, count in enumerate(counts) if count > 1]:
-            most = range(1, max(counts))
-            tokens = [[number[row, min(at, counts[row] - 1)] for at in most] for row in more]
-            groups.append(Group(torch.tensor(more, device=device), torch.tensor(tokens, device=device)))
-        slots = torch.tensor([row for row, _ in where], device=device)
-        positions = torch.tensor([lengths[row] + at for row, at in where], device=device)
+        starts = list(accumulate(counts, initial=0))[:-1]
+        groups = [Group(None, torch.tensor(starts, device=device)[:, None])]
+        if few := [row for row, count in enumerate(counts) if 1 < count <= FEW + 1]:
+            most = range(1, max(counts[row] for row in few))
+            tokens = [[starts[row] + min(at, counts[row] - 1) for at in most] for row in few]
+            groups.append(Group(torch.tensor(few, device=device), torch.tensor(tokens, device=device)))
+        spans = [
+            (starts[row] + 1, Span(row, lengths[row] + 1, count - 1))
+            for row, count in enumerate(counts)
+            if count > FEW + 1
+        ]
+        slots = [row for row, count in enumerate(counts) for _ in range(count)]
+        places = [lengths[row] + at for row, count in enumerate(counts) for at in range(count)]
         self.spans, self._index = (), None
-        self.step = Step(slots, positions, groups)
+        slot, position = (torch.tensor(numbers, device=device) for numbers in (slots, places))
+        self.step = Step(slot, position, groups, spans)
         self.longest = max(length + count for length, count in zip(lengths, counts, strict=True))
         return self.step
 

@@ -4,7 +4,8 @@ Both are whole processes, started by this one: the bare script imports torch and
 base in float32; lora_kit reads, checks and encodes 1,000 rows besides, opens its run directory, and puts an
 adapter on. The base is converted beforehand. "fresh" has rows that were never seen, "again" the encoded
 rows of the turn before. The first step begins where the first line of its log was written, less the seconds
-that the line says the step took.
+that the line says the step took; the run is killed there. "no audit" is "again" with `engine.audit: off`, for
+the audit before the first step computes rows, and writes, by itself.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import torch
 from transformers import AutoModelForCausalLM
 AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 """
-SIDES = ("bare", "fresh", "again")
+SIDES = ("bare", "fresh", "again", "no audit")
 WAIT_SECONDS = 600.0
 
 
@@ -57,6 +58,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Figures:
         runs["bare"].append(bare(base))
         runs["fresh"].append(first_step(home, "fresh"))
         runs["again"].append(first_step(home, "again"))
+        runs["no audit"].append(first_step(home, "no audit", "engine.audit=off"))
     ratios = {
         side: [a["seconds"] / b["seconds"] for a, b in zip(runs[side], runs["bare"], strict=True)]
         for side in SIDES[1:]
@@ -77,6 +79,7 @@ def table(figures: Figures) -> str:
         "bare": "torch, transformers, load",
         "fresh": "lora-kit train",
         "again": "the same, rows cached",
+        "no audit": "that, without the audit",
     }
     lines = [
         f"{figures['rows']:,} rows, {figures['machine']}",
@@ -119,8 +122,8 @@ def bare(base: Path) -> Figures:
     return {"seconds": seconds, "cpu_seconds": cpu}
 
 
-def first_step(home: Path, name: str) -> Figures:
-    """Time `lora-kit train` to the beginning of its first step; the processor time is the whole run's."""
+def first_step(home: Path, name: str, *settings: str) -> Figures:
+    """Time `lora-kit train` to the beginning of its first step; the processor time is that up to its end."""
     log = home / name / "metrics.jsonl"
     command = [
         sys.executable,
@@ -128,6 +131,7 @@ def first_step(home: Path, name: str) -> Figures:
         "lora_kit",
         "train",
         "recipe.yaml",
+        *settings,
         "--run-dir",
         name,
         "--allow-outside",
@@ -144,6 +148,7 @@ def first_step(home: Path, name: str) -> Figures:
                 sys.exit(f"no first step:\n{(home / f'{name}.log').read_text('utf-8')}")
             time.sleep(0.02)
         seconds = time.perf_counter() - began
+        process.kill()
         process.wait()
     after, record = os.times(), json.loads(log.read_text("utf-8").splitlines()[0])
     cpu = after.children_user + after.children_system - before.children_user - before.children_system

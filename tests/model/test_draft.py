@@ -45,14 +45,14 @@ def test_text_is_learned_once_in_whatever_pieces_it_comes() -> None:
 
 def test_few_rows_all_guess() -> None:
     drafts = [Draft(LOOP * 2) for _ in range(FEW)]
-    assert guesses(drafts, [5] * FEW) == [[7]] * FEW
-    assert guesses([None, drafts[0]], [5, 0]) == [[], []]
+    assert guesses(drafts, [5] * FEW, FEW) == [[7]] * FEW
+    assert guesses([None, drafts[0]], [5, 0], 2) == [[], []]
 
 
 @pytest.mark.parametrize("rows", [17, 29, 32, 33])
 def test_many_rows_fill_free_columns_with_the_most_trusted(rows: int) -> None:
     drafts = [Draft(LOOP * 2, right=row % PROVEN) for row in range(rows)]
-    found = guesses(drafts, [5] * rows)
+    found = guesses(drafts, [5] * rows, rows)
     free = columns_at(rows) - rows
     assert sum(map(len, found)) == free
     guessing = [drafts[row].right for row in range(rows) if found[row]]
@@ -62,6 +62,6 @@ def test_many_rows_fill_free_columns_with_the_most_trusted(rows: int) -> None:
 
 def test_the_proven_guess_among_many_rows() -> None:
     drafts = [Draft(LOOP * 3, right=PROVEN if row == 5 else 0) for row in range(32)]
-    found = guesses(drafts, [5] * 32)
+    found = guesses(drafts, [5] * 32, 32)
     assert len(found[5]) == MOST
     assert sum(map(len, found)) == columns_at(32 + MOST) - 32

@@ -8,7 +8,7 @@ from lora_kit.model.few_rows import columns_at, filled, times
 
 def test_columns_are_few_more() -> None:
     assert [columns_at(count) for count in range(1, 18)] == [2, 2, 4, 4, 8, 8, 8, 8, 9, 10, 11, *[16] * 5, 24]
-    assert columns_at(1000) == 1000
+    assert [columns_at(count) for count in (32, 33, 49, 127, 129, 1000)] == [32, 48, 64, 128, 136, 1000]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 13, 16, 31])

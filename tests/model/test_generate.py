@@ -99,15 +99,22 @@ def test_a_shared_beginning_is_computed_once_and_changes_nothing(
 ) -> None:
     prompts = ragged(begin=tuple(range(40, 40 + length)))
     computed = []
-    plain = decode.read
 
-    def counted(model: Any, cache: Any, tokens: Any, spans: Any) -> Any:
-        computed.append(sum(map(len, tokens)))
-        return plain(model, cache, tokens, spans)
+    def counted(name: str) -> Callable[..., Any]:
+        plain = getattr(decode, name)
 
-    monkeypatch.setattr(generate, "read", counted)
+        def count(model: Any, cache: Any, tokens: Any, *places: Any) -> Any:
+            computed.append(sum(map(len, tokens)))
+            return plain(model, cache, tokens, *places)
+
+        return count
+
+    monkeypatch.setattr(generate, "read", counted("read"))
+    monkeypatch.setattr(generate, "step", counted("step"))
+    monkeypatch.setattr(generate, "guesses", lambda drafts, *_: [[] for _ in drafts])
     found = answers(model, prompts, places=3)
-    assert sum(computed) == sum(map(len, prompts)) - length * (len(prompts) - 1)
+    read = sum(computed) - sum(len(answer) - 1 for answer in found)
+    assert read == sum(map(len, prompts)) - length * (len(prompts) - 1)
     assert found == [generated(model, prompt, 10) for prompt in prompts]
 
 
@@ -138,9 +145,9 @@ def test_answers_that_repeat_themselves_take_fewer_passes_and_stay_the_same(
             parameter.mul_(0.01 if "layers." in name else 1.0)
     passes, plain = [], decode.step
 
-    def counted(model: Any, cache: Any, tokens: Any, lengths: Any) -> Any:
-        passes.append(max(map(len, tokens)))
-        return plain(model, cache, tokens, lengths)
+    def counted(model: Any, cache: Any, tokens: Any, lengths: Any, wanted: Any) -> Any:
+        passes.append(max(wanted))
+        return plain(model, cache, tokens, lengths, wanted)
 
     monkeypatch.setattr(generate, "step", counted)
     prompts = ragged(24 if places > 2 else 4, longest=12)
