@@ -56,8 +56,8 @@ class Draft:
 def guesses(drafts: Sequence[Draft | None], room: Sequence[int], tokens: int) -> list[list[int]]:
     """Guess for rows that are computed together, as far as it pays.
 
-    With many tokens a pass takes as long as it has columns, so what is proven decides how many there are; other
-    guesses fill columns that would be computed for nothing.
+    With many tokens a pass takes as long as it has columns, so what is proven decides how many there are, and
+    other guesses fill columns that would be computed for nothing.
 
     Args:
         drafts: Of each row; None where nothing is guessed.
