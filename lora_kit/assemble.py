@@ -126,6 +126,15 @@ def finished_adapter(run: Path) -> Path:
     return folder
 
 
+def saved_adapter(target: Path) -> SavedAdapter:
+    """Open the adapter of a run, or an adapter folder; nobody looks for its base.
+
+    Raises:
+        ModelError: There is none, or it was changed.
+    """
+    return read_adapter(finished_adapter(target) if (target / "run.json").is_file() else target)
+
+
 def open_parts(parts: ModelParts, *, device: str = "auto") -> Opened:
     """Load a model, and put its adapter on it if it has one."""
     model = load_model(parts.files, dtype=parts.dtype, quantization=parts.quantization, device=device)

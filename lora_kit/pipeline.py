@@ -8,7 +8,7 @@ recipe; all others get the part of it that they need.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from lora_kit.artifacts.adapter import read_adapter
 from lora_kit.artifacts.commit import write_json
@@ -20,7 +20,7 @@ from lora_kit.audit.fresh import audit_run
 from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.export.exporter import ExportOptions, ExportRequest
-from lora_kit.export.merge import MergeReport, merge_adapter
+from lora_kit.export.merge import MergeReport, Weights, merge_adapter
 from lora_kit.export.run import export_adapter, export_model, refuse_early, source_of
 from lora_kit.harness import results_file
 from lora_kit.harness.leakage import adapter_overlap
@@ -186,7 +186,18 @@ def merge_run(
     dtype: str | None = None,
     base: str | None = None,
 ) -> MergeReport:
-    """Merge a run's adapter into its base, and check the result on real rows."""
+    """Merge a run's adapter into its base, and check the result on real rows.
+
+    Args:
+        target: A run, or an adapter folder.
+        observer: Whom to tell.
+        out: Folder to write; the run's own, if None.
+        force: Replace a merged model that is there.
+        dtype: Number type of the merged weights; the one that was trained with, if None.
+        base: ``dequantized`` or ``original``, of a base that was quantized in training; else where it is now.
+    """
+    into: Weights = "original" if base == "original" else "dequantized"
+    moved = None if base in get_args(Weights) else base
     run = RunDir(target)
     is_run = (target / "run.json").is_file()
     folder = out or (run.merged if is_run else target.with_name(target.name + "-merged"))
@@ -198,10 +209,10 @@ def merge_run(
         )
     adapter = run.adapter if is_run else target
     observer.phase(f"checking base and adapter {adapter}")
-    parts = find_adapter(adapter, name=target.name, base=base)
+    parts = find_adapter(adapter, name=target.name, base=moved)
     rows = _check_rows(parts)
     observer.phase(f"merging into {folder}, then comparing logits on {len(rows)} rows")
-    return merge_adapter(parts, rows, folder, dtype=dtype)
+    return merge_adapter(parts, rows, folder, dtype=dtype, into=into)
 
 
 def _check_rows(parts: AdapterParts, count: int = 4, longest: int = 256) -> list[tuple[int, ...]]:

@@ -299,6 +299,7 @@ def _save(
             "dtype": recipe.base.dtype,
         },
         "quantization": recipe.quantization.model_dump(),
+        "init": recipe.lora.init,
         "template": {"name": template, "fingerprint": inputs.encoder.template.fingerprint},
         "system": recipe.data.system,
         "tokenizer_fingerprint": inputs.encoder.tokenizer.fingerprint,

@@ -47,6 +47,11 @@ class SavedAdapter:
     config: dict[str, Any]
     provenance: dict[str, Any]
 
+    @property
+    def init(self) -> str:
+        """How it began: ``default``, ``pissa`` or ``loftq``; ``default`` if nobody wrote it down."""
+        return str(self.provenance.get("init", "default"))
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Read the weights, CPU, by PEFT's names.
 

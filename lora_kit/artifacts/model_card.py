@@ -71,6 +71,11 @@ With PEFT: `PeftModel.from_pretrained(base_model, "THIS_FOLDER")`. `lora_kit.jso
 model, template and data it belongs to, by fingerprint, and the sha256 of every file."""
 
 
+_FOUR_BITS = """\
+**Only for its 4-bit base.** LoftQ began with what 4 bits lose of the weights: on the original weights that
+would count twice."""
+
+
 def _front_matter(provenance: Mapping[str, Any]) -> str:
     source = str(provenance.get("base", {}).get("source", ""))
     base = [f"base_model: {yaml_text(source)}"] if _HUB_ID.fullmatch(source) else []
@@ -78,6 +83,8 @@ def _front_matter(provenance: Mapping[str, Any]) -> str:
 
 
 def _warning(provenance: Mapping[str, Any]) -> list[str]:
+    if provenance.get("init") == "loftq":
+        return [_FOUR_BITS, *_warning({**provenance, "init": None})]
     marks = provenance.get("inexact") or ()
     listed = "\n".join(f"- {markdown_text(mark)}" for mark in marks)
     text = "**Inexact resume.** The training was resumed under other conditions; repeating it may differ."
@@ -92,6 +99,7 @@ def _facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "Base fingerprint": base.get("fingerprint"),
         "Base precision": base.get("dtype"),
         "Quantization": (provenance.get("quantization") or {}).get("method"),
+        "Made of": _made_of(provenance),
         "Template": (provenance.get("template") or {}).get("name"),
         "System prompt": provenance.get("system"),
         "Recipe fingerprint": provenance.get("recipe_fingerprint"),
@@ -100,6 +108,12 @@ def _facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
         "Created": provenance.get("created"),
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _made_of(provenance: Mapping[str, Any]) -> str | None:
+    """The adapters that a sum consists of."""
+    parts = provenance.get("made_of") or ()
+    return ", ".join(f"{part['weight']:g} x {part['name']}" for part in parts) or None
 
 
 def _table(rows: Mapping[str, Any]) -> str:

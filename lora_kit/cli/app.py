@@ -14,6 +14,7 @@ import typer
 
 from lora_kit import __version__
 from lora_kit.cli import (
+    adapters,
     audit,
     chat,
     compare,
@@ -59,6 +60,7 @@ app.command("audit")(audit.audit_command)
 app.command("verify")(verify.verify_command)
 app.command("reproduce")(reproduce.reproduce_command)
 app.command("doctor")(doctor.doctor_command)
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")

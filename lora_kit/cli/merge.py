@@ -5,14 +5,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from lora_kit.cli.console import console, emit_json
+from lora_kit.cli.console import console, emit_json, messages
 
 
 def merge_command(
     target: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or an adapter folder.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; default: RUN/merged.")] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="Where the adapter's base is now, if it moved.")
+        str | None,
+        typer.Option(
+            "--base",
+            help="For an adapter of a quantized base: `dequantized` (default: the weights that it was "
+            "trained on) or `original`. Else: where the adapter's base is now, if it moved.",
+        ),
     ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
@@ -32,10 +37,20 @@ def merge_command(
         emit_json(report.to_json())
         return
     console.print(
-        f"merged {report.modules} layers into {report.folder} ({report.dtype})\n"
+        f"merged {report.modules} layers into {report.folder} ({report.dtype}, {report.base} weights)\n"
         f"largest logit difference to base + adapter: {report.logits.max_logit_difference:.3g} "
         f"(largest logit {report.logits.max_logit:.3g}), same most likely token at "
         f"{report.logits.greedy_agreement:.2%} of {report.logits.tokens} positions",
         markup=False,
         soft_wrap=True,
     )
+    if report.original is not None:
+        apart = report.original
+        messages.print(
+            "note: the original weights are not what was trained: with the adapter, their logits differ by "
+            f"up to {apart.max_logit_difference:.3g}, and {apart.greedy_agreement:.2%} of the most likely "
+            "tokens are the same",
+            markup=False,
+            soft_wrap=True,
+            style="yellow" if report.base == "original" else "dim",
+        )

@@ -1,10 +1,9 @@
 """Merge: base + scaling x BA in float32, rounded once, and proven on real rows before it counts.
 
-Tensor by tensor, so that memory holds one tensor beside the mapped file; the proof
-reads both models layer by layer. For a 4-bit
-base the merge goes into the dequantised weights, because these are what was trained
-(merging back into 4 bits lost 43 % of the adapter's effect, the original weights 0.077
-in logits against 2.4e-7; peft issues 1043, 2105, 2321).
+Tensor by tensor, so that memory holds one tensor beside the mapped file. For a 4-bit base the merge goes into
+the dequantised weights, because these are what was trained (merging back into 4 bits lost 43 % of the
+adapter's effect, the original weights 0.077 in logits against 2.4e-7; peft issues 1043, 2105, 2321). Who
+wants the original weights is told how far they are from what was trained.
 """
 
 import json
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -25,36 +24,23 @@ from lora_kit.artifacts.disk import require_free
 from lora_kit.artifacts.stream_tensors import TensorPlan, stream_tensors
 from lora_kit.assemble import MERGED_FILE, AdapterParts, base_facts, merged_provenance, tokenizer_files
 from lora_kit.errors import ModelError
-from lora_kit.model.adapter_inject import MAGNITUDE, scaling
-from lora_kit.model.base import BaseFiles, find_base
-from lora_kit.model.layered import changed_rows, four_bit_names, layered_model
+from lora_kit.export.deltas import adapter_deltas, adapter_lengths, refuse_original
+from lora_kit.export.merge_proof import (
+    TORCH_DTYPES,
+    LogitDifference,
+    adapter_logits,
+    folder_logits,
+    logit_difference,
+)
+from lora_kit.model.base import BaseFiles
+from lora_kit.model.layered import changed_rows, four_bit_names
 from lora_kit.model.quantize import as_held
 from lora_kit.model.token_rows import put_rows
-from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
+from lora_kit.recipe.schema import QuantizationSpec
 
 # Largest difference of a logit, as a share of the largest logit, that rounding explains.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
-POSITIONS = 64  # of each row, its last ones, that logits are compared at: they see all of it
-TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True)
-class LogitDifference:
-    """How far the merged model is from base + adapter, on real rows.
-
-    Args:
-        tokens: Positions that logits were compared at.
-        max_logit_difference: Largest difference.
-        mean_logit_difference: Mean difference.
-        max_logit: Largest logit, to judge the differences by.
-        greedy_agreement: Share of positions with the same most likely token.
-    """
-
-    tokens: int
-    max_logit_difference: float
-    mean_logit_difference: float
-    max_logit: float
-    greedy_agreement: float
+Weights: TypeAlias = Literal["dequantized", "original"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +52,9 @@ class MergeReport:
         dtype: Number type of its weights.
         base: ``original`` or ``dequantized``: what the adapter was added to.
         modules: Layers that were changed.
-        logits: The proof.
+        logits: The proof: how far it is from the adapter on these weights.
         tolerance: Largest difference that would have been accepted.
+        original: How far the adapter on the original weights is from what was trained, for a quantized base.
     """
 
     folder: str
@@ -76,6 +63,7 @@ class MergeReport:
     modules: int
     logits: LogitDifference
     tolerance: float
+    original: LogitDifference | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Flat JSON, as in certificate.json."""
@@ -84,7 +72,12 @@ class MergeReport:
 
 
 def merge_adapter(
-    parts: AdapterParts, rows: Sequence[Sequence[int]], out: Path, *, dtype: str | None = None
+    parts: AdapterParts,
+    rows: Sequence[Sequence[int]],
+    out: Path,
+    *,
+    dtype: str | None = None,
+    into: Weights = "dequantized",
 ) -> MergeReport:
     """Write base + adapter as a plain model, and compare its logits with base + adapter.
 
@@ -93,19 +86,27 @@ def merge_adapter(
         rows: Token ids of the rows to compare on, at least one.
         out: Folder to create; nothing is left there if the comparison fails.
         dtype: Number type of the merged weights; the one that was trained with, if None.
+        into: Of a base that was quantized in training, which weights the adapter is added to.
 
     Raises:
-        ModelError: The base is merged with this adapter already, or logits are out of tolerance.
+        ModelError: The base is merged with this adapter already, logits are out of tolerance, or LoftQ's
+            adapter, which holds what 4 bits lose, was to be added to the original weights.
         MachineError: The disk can't take it.
     """
     _refuse_second_merge(parts.files, parts.adapter)
     chosen = dtype or parts.dtype
     require_free(out, _bytes_of_weights(parts.files.folder, TORCH_DTYPES[chosen]))
-    expected = _trained_logits(parts, rows)
+    quantized = parts.quantization.method != "none"
+    kind: Weights = into if quantized else "original"
+    if quantized and kind == "original":
+        refuse_original(parts.adapter)
+    trained = adapter_logits(parts, rows, parts.quantization)
+    on_original = adapter_logits(parts, rows, QuantizationSpec()) if quantized else trained
+    expected = on_original if kind == "original" else trained
     with committed_dir(out) as folder:
-        modules = _write_weights(parts, folder, TORCH_DTYPES[chosen])
+        modules = _write_weights(parts, folder, TORCH_DTYPES[chosen], kind)
         _write_companions(parts.files, parts.adapter, folder, chosen)
-        logits = _compare(folder, rows, expected, chosen)
+        logits = logit_difference(folder_logits(folder, rows, chosen), expected)
         limit = TOLERANCE[chosen] * logits.max_logit
         if not logits.max_logit_difference <= limit:
             raise ModelError(
@@ -113,8 +114,8 @@ def merge_adapter(
                 where=str(out),
                 cure="nothing was written; merge with --dtype float32",
             )
-        kind = "original" if parts.quantization.method == "none" else "dequantized"
-        report = MergeReport(str(out), chosen, kind, modules, logits, limit)
+        original = logit_difference(on_original, trained) if quantized else None
+        report = MergeReport(str(out), chosen, kind, modules, logits, limit, original)
         write_json(folder / "certificate.json", report.to_json())
     return report
 
@@ -127,34 +128,12 @@ def _refuse_second_merge(files: BaseFiles, saved: SavedAdapter) -> None:
         )
 
 
-def adapter_deltas(saved: SavedAdapter) -> dict[str, Callable[[], Tensor]]:
-    """Module name to a function that makes its update, scaling x BA, float32 ``(out, in)``."""
-    tensors = saved.tensors()
-    config = saved.config
-    factor = scaling(config["r"], config["lora_alpha"], rank_stabilized=config.get("use_rslora", False))
-    ending = ".lora_A.weight"
-    prefix = "base_model.model."
-
-    def delta(name: str) -> Callable[[], Tensor]:
-        a, b = tensors[name + ending], tensors[name + ".lora_B.weight"]
-        return lambda: (b.float() @ a.float()).mul_(factor)
-
-    names = [name.removesuffix(ending) for name in tensors if name.endswith(ending)]
-    return {name.removeprefix(prefix): delta(name) for name in names}
-
-
-def adapter_lengths(saved: SavedAdapter) -> dict[str, Tensor]:
-    """Module name to the lengths of the rows of DoRA's sum, float32 ``(out,)``; empty without DoRA."""
-    lengths = {name: t.float() for name, t in saved.tensors().items() if name.endswith(MAGNITUDE)}
-    return {name.removeprefix("base_model.model.").removesuffix(MAGNITUDE): t for name, t in lengths.items()}
-
-
-def _write_weights(parts: AdapterParts, folder: Path, dtype: torch.dtype) -> int:
+def _write_weights(parts: AdapterParts, folder: Path, dtype: torch.dtype, kind: Weights) -> int:
     """Stream every shard of the base into ``folder`` with the updates added; return how many there were."""
     deltas, lengths = adapter_deltas(parts.adapter), adapter_lengths(parts.adapter)
     rows = changed_rows(parts.files, parts.adapter.config, parts.adapter.tensors())
     spec, held = parts.quantization, TORCH_DTYPES[parts.dtype]
-    packed = {} if spec.method == "none" else dict.fromkeys(four_bit_names(parts.files))
+    packed = {} if kind == "original" else dict.fromkeys(four_bit_names(parts.files))
 
     def reader(shard: Path, name: str) -> Callable[[], Tensor]:
         read: Callable[[], Tensor] = partial(_stored, shard, name, held)
@@ -239,41 +218,3 @@ def _write_companions(files: BaseFiles, saved: SavedAdapter, folder: Path, dtype
             "training_fingerprint": saved.provenance.get("training_fingerprint"),
         },
     )
-
-
-@torch.no_grad()
-def _logits(model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
-    """Logits of a row's last positions, float32 ``(positions, V)``."""
-    row = torch.tensor([list(ids)])
-    output: Tensor = model(input_ids=row, use_cache=False, logits_to_keep=POSITIONS).logits
-    return output[0].float()
-
-
-def _trained_logits(parts: AdapterParts, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    model = layered_model(
-        parts.files,
-        dtype=TORCH_DTYPES[parts.dtype],
-        quantization=parts.quantization,
-        adapter=(parts.adapter.config, parts.adapter.tensors()),
-    )
-    return [_logits(model, ids) for ids in rows]
-
-
-def _compare(
-    folder: Path, rows: Sequence[Sequence[int]], expected: Sequence[Tensor], dtype: str
-) -> LogitDifference:
-    """Load the merged model as anybody would, and measure how far its logits are from ``expected``."""
-    files = find_base(BaseSpec(model=str(folder)))
-    model = layered_model(files, dtype=TORCH_DTYPES[dtype])
-    largest = total = logit = 0.0
-    count = agree = positions = 0
-    for ids, want in zip(rows, expected, strict=True):
-        got = _logits(model, ids)
-        difference = (got - want).abs()
-        largest = max(largest, float(difference.max()))
-        logit = max(logit, float(want.abs().max()))
-        total += float(difference.double().sum())
-        count += difference.numel()
-        agree += int((got.argmax(-1) == want.argmax(-1)).sum())
-        positions += len(want)
-    return LogitDifference(positions, largest, total / count, logit, agree / positions)

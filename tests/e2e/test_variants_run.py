@@ -56,14 +56,24 @@ def test_a_variant_from_recipe_to_merged_model(
     found = json.loads((tmp_path / "merged/certificate.json").read_text("utf-8"))
     assert found["max_logit_difference"] <= 1e-5 * found["max_logit"]
     assert found["base"] == ("dequantized" if "quantization" in sections else "original")
+    if "quantization" in sections:
+        assert found["original"]["max_logit_difference"] > 10 * found["max_logit_difference"]
+        capsys.readouterr()
+        code = run(["merge", str(whole), "--base", "original", "--out", str(tmp_path / "original")])
+        said = capsys.readouterr().err
+        assert code == (4 if name == "loftq" else 0)
+        assert ("holds what 4 bits lose" if code else "are not what was trained") in said
+        if not code:
+            found = json.loads((tmp_path / "original/certificate.json").read_text("utf-8"))
+            assert found["base"] == "original"
     if family == "llama":
         capsys.readouterr()
         to = ["--quant", "f32", "--out", str(tmp_path / "gguf")]
         code = run(["export", str(whole), "--adapter-only", *to])
-        plain = sections["lora"].keys() <= {"init", "dropout"}
+        plain = sections["lora"].keys() <= {"init", "dropout"} and name != "loftq"
         assert code == (0 if plain else 4)
         if code:
-            assert "merge it and export the merged model" in capsys.readouterr().err
+            assert "merge it" in capsys.readouterr().err
 
 
 def crash_in_step(number: int, patch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from lora_kit import __version__
 from lora_kit.artifacts.adapter import SavedAdapter
 from lora_kit.errors import ModelError
+from lora_kit.export.deltas import refuse_original
 from lora_kit.export.gguf.architecture import Architecture, Config, architecture_of, tensor_names
 from lora_kit.export.gguf.check import check_file, compare_weights
 from lora_kit.export.gguf.plan import PlannedTensor, full_config
@@ -40,8 +41,10 @@ def make_adapter_gguf(saved: SavedAdapter, files: BaseFiles, path: Path, quant: 
         The certificate's part about it.
 
     Raises:
-        ModelError: The base can't become GGUF, or the adapter is more than A and B matrices.
+        ModelError: The base can't become GGUF, the adapter is more than A and B matrices, or it is LoftQ's,
+            which belongs to 4-bit weights.
     """
+    refuse_original(saved)
     config = full_config(files.folder)
     architecture = architecture_of(config, where=str(files.folder))
     tensors = adapter_tensors(saved, architecture, config, quant)

@@ -38,7 +38,7 @@ def adapter(base: Path, folder: Path, *, rank_stabilized: bool, **extra: Any) ->
 def test_updates_are_the_adapters(
     family: str, rank_stabilized: bool, tiny_folder: Any, tmp_path: Path
 ) -> None:
-    from lora_kit.export.merge import adapter_deltas
+    from lora_kit.export.deltas import adapter_deltas
 
     base = tiny_folder(family)
     saved = adapter(base, tmp_path / "adapter", rank_stabilized=rank_stabilized)
