@@ -94,7 +94,7 @@ def _later_seconds(recipe: Recipe) -> Foretold:
     merge = weights / MERGED_BYTES_PER_SECOND
 
     def seconds(known: Known) -> float:
-        reading = batches * spec.max_new_tokens * weights / READING["cpu"]
+        reading = batches * spec.max_new_tokens * weights / READING.get(known.device, READING["cuda"])
         evaluation = 2 * (known.token_seconds * (characters / CHARACTERS_PER_TOKEN + answers) + reading)
         return evaluation + merge + (len(suites) + 1) * known.starting_seconds
 

@@ -1,4 +1,7 @@
-"""Hardware that is not here: what its makers say of it. Numbers are copied from the sources, not measured.
+"""Hardware that is not here: what its makers say of it.
+
+Nothing is measured. The makers' documents are named; their numbers were compared with public listings of them
+(November 2026).
 
 Of a maker's rate a training step reaches a share; which one is assumed here for all, and the plan's interval
 says how little is known. lora_kit was not run on any of them yet.

@@ -24,11 +24,13 @@ class Known(NamedTuple):
         token_seconds: Of a token that needs no gradient.
         starting_seconds: From a command to a model with its rows.
         allotted_seconds: Of the whole run.
+        device: torch's device type.
     """
 
     token_seconds: float
     starting_seconds: float
     allotted_seconds: float
+    device: str = "cpu"
 
 
 Foretold = Callable[[Known], float]  # seconds

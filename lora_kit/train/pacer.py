@@ -147,7 +147,7 @@ class Pacer:
             moment = datetime.fromisoformat(until) if until else next_time(self.deadline.finish_by, wall)
             left = (moment - wall).total_seconds()
             until, self.end = moment.isoformat(timespec="seconds"), self._now() + left
-            seconds = seconds if found else left + self.starting
+            seconds = seconds if found else left + self._now() - began
         else:
             self.end = began + seconds - (found.used_seconds if found else 0.0)
         session.used_before = found.used_seconds if found else 0.0
@@ -234,7 +234,8 @@ class Pacer:
         assert self.deadline is not None, "called with a deadline"
         pace = self.pace.seconds
         held_out = sum(len(row.input_ids) for row in self.job.validation) if not self.validation else 0
-        known = Known(pace * FORWARD, self.starting, self.record.allotted_seconds)
+        device = self.job.accelerator.device.type
+        known = Known(pace * FORWARD, self.starting, self.record.allotted_seconds, device)
         ending = self.deadline.afterwards(known)
         saving = self.saving or SAVING_SECONDS
         return Timetable(
