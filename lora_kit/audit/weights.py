@@ -13,12 +13,11 @@ from torch import Tensor
 from lora_kit.artifacts.adapter import SavedAdapter
 from lora_kit.audit.findings import Finding
 from lora_kit.model.adapter_inject import first_value, scaling
-from lora_kit.model.adapter_settings import spec_of
+from lora_kit.model.adapter_settings import DOWN, UP, check_matrices, spec_of
 from lora_kit.model.folder import listing
 from lora_kit.recipe.schema import Recipe
 
 NAME = "differs from its base"
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 PREFIX = "base_model.model."
 ROUNDING = 1e-9  # of float64, as a share of the lengths of A and B
 PARALLEL = 1e-6  # share of A that is not its first value: weight decay alone gives none, one step gives more
@@ -48,6 +47,7 @@ def layer_norms(adapter: SavedAdapter) -> list[LayerNorm]:
         ModelError: The weights are damaged or not finite, or the configuration is not known.
     """
     tensors, spec = adapter.tensors(), spec_of(adapter.config)
+    check_matrices(adapter.config, {name: tensor.shape for name, tensor in tensors.items()})
     factor = scaling(spec.rank, spec.alpha, rank_stabilized=spec.rank_stabilized)
     downs = [name for name in tensors if name.endswith(DOWN)]
     return [_measured(name, factor, tensors[name], tensors[name.removesuffix(DOWN) + UP]) for name in downs]

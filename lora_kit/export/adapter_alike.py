@@ -8,11 +8,10 @@ from typing import Any
 
 from lora_kit.artifacts.adapter import SavedAdapter
 from lora_kit.errors import ModelError, Problem
-from lora_kit.model.adapter_settings import spec_of
+from lora_kit.model.adapter_settings import DOWN, spec_of
 from lora_kit.model.folder import listing
 from lora_kit.model.token_rows import SETTING
 
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 ALIKE = (("base", "fingerprint"), ("base", "dtype"), ("quantization", "method"), ("tokenizer_fingerprint",))
 PROMPT = ("template", "system")
 

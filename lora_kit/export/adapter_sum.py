@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, promote_types
 
 from lora_kit.artifacts.adapter import CARD, CONFIG, PROVENANCE, WEIGHTS, SavedAdapter, save_adapter
 from lora_kit.artifacts.manifest import seal
 from lora_kit.artifacts.model_card import model_card
 from lora_kit.errors import ModelError
-from lora_kit.export.adapter_alike import DOWN, UP, Part, other_prompts, refuse_folder, refuse_sum
+from lora_kit.export.adapter_alike import Part, other_prompts, refuse_folder, refuse_sum
 from lora_kit.model.adapter_inject import scaling
-from lora_kit.model.adapter_settings import spec_of
+from lora_kit.model.adapter_settings import DOWN, UP, check_matrices, spec_of
 
 PREFIX = "base_model.model."
 ROUNDING = 1e-6  # of float32, as a share of the length of what the parts give
@@ -115,11 +115,13 @@ def rescale_adapter(
         raise ModelError(f"{chosen} is not positive", key="--alpha", cure="take a number such as the rank")
     old = scaling(spec.rank, spec.alpha, rank_stabilized=spec.rank_stabilized)
     new = scaling(spec.rank, chosen, rank_stabilized=rank_stabilized)
+    update = _update(saved, 1.0)
     tensors = {
-        name: (tensor.double() * (old / new)).to(tensor.dtype) if name.endswith(UP) else tensor
+        name: (tensor.double() * (old / new)).to(promote_types(tensor.dtype, torch.float32))
+        if name.endswith(UP)
+        else tensor
         for name, tensor in saved.tensors().items()
     }
-    update = _update(saved, 1.0)
     difference = _largest_difference(tensors, new, [update])
     config = saved.config | {"lora_alpha": chosen, "use_rslora": rank_stabilized}
     provenance = {key: value for key, value in saved.provenance.items() if key not in ("files", "sha256")}
@@ -128,9 +130,10 @@ def rescale_adapter(
 
 
 def _update(saved: SavedAdapter, weight: float) -> Update:
-    spec = spec_of(saved.config)
+    spec, tensors = spec_of(saved.config), saved.tensors()
+    check_matrices(saved.config, {name: tensor.shape for name, tensor in tensors.items()})
     factor = weight * scaling(spec.rank, spec.alpha, rank_stabilized=spec.rank_stabilized)
-    return _pairs(saved.tensors(), factor)
+    return _pairs(tensors, factor)
 
 
 def _pairs(tensors: Mapping[str, Tensor], factor: float) -> Update:

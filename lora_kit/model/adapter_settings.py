@@ -1,15 +1,17 @@
 """The adapter's settings as peft writes them: adapter_config.json, read strictly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft import LoraConfig, TaskType
 from pydantic import ValidationError
 
 from lora_kit.errors import ModelError, Problem
+from lora_kit.model.folder import listing
 from lora_kit.model.token_rows import SETTING
 from lora_kit.recipe.schema import LoraSpec
 
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 UNUSED_KEYS = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version"})
 CHECKED_LATER = frozenset({SETTING})  # where the model is at hand
 REQUIRED_VALUES: dict[str, tuple[object, ...]] = {
@@ -28,6 +30,31 @@ READ = {
     "use_rslora": "rank_stabilized",
     "use_dora": "dora",
 }
+
+
+def check_matrices(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Check that every A has its B, both of the rank that the settings name.
+
+    Args:
+        config: Content of adapter_config.json.
+        shapes: Of the tensors of adapter_model.safetensors, by name.
+
+    Raises:
+        ModelError: One is missing, or has another rank.
+    """
+    rank = spec_of(config).rank
+    modules = {name.removesuffix(end) for name in shapes for end in (DOWN, UP) if name.endswith(end)}
+    wrong = sorted(
+        module
+        for module in modules
+        if (shapes.get(module + DOWN, (0,))[0], shapes.get(module + UP, (0, 0))[1]) != (rank, rank)
+    )
+    if wrong:
+        raise ModelError(
+            f"{len(wrong)} layers have no pair of matrices of rank {rank}: {listing(wrong, 2)}",
+            where="adapter_model.safetensors",
+            cure="get the adapter again from where it was made",
+        )
 
 
 def lora_config(spec: LoraSpec, targets: tuple[str, ...]) -> LoraConfig:

@@ -30,14 +30,23 @@ Make = Callable[..., Path]
 def make(tiny_llama: Path, tmp_path: Path) -> Make:
     """Write an adapter of random numbers on the tiny LLaMA."""
 
-    def write(name: str, *, provenance: dict[str, Any] | None = None, **settings: Any) -> Path:
+    def write(
+        name: str,
+        *,
+        provenance: dict[str, Any] | None = None,
+        dtype: torch.dtype = torch.float32,
+        without: str = "nothing",
+        **settings: Any,
+    ) -> Path:
         files = find_base(BaseSpec(model=str(tiny_llama)))
         model = load_model(files, dtype="float32", quantization=QuantizationSpec(), device="cpu")
         spec = LoraSpec(**({"rank": 4, "targets": "all-linear"} | settings))
         peft_model = add_adapter(model, spec, FAMILIES["llama"], seed=0)
         random = torch.Generator().manual_seed(sum(map(ord, name)))
         tensors = {
-            key: torch.randn(t.shape, generator=random) / 12 for key, t in adapter_tensors(peft_model).items()
+            key: (torch.randn(t.shape, generator=random) / 12).to(dtype)
+            for key, t in adapter_tensors(peft_model).items()
+            if not key.endswith(without)
         }
         facts = {
             "base": {"source": str(tiny_llama), "fingerprint": files.fingerprint, "dtype": "float32"},
@@ -119,6 +128,20 @@ def test_another_alpha_adds_the_same(
     for name, update in before.items():
         same = torch.equal if alpha is None else torch.allclose  # a power of two loses nothing
         assert same(update(), after[name]())
+
+
+def test_half_precision_keeps_what_another_alpha_makes_of_it(make: Make, tmp_path: Path) -> None:
+    folder = make("one", dtype=torch.bfloat16)
+    assert rescale_adapter(read_adapter(folder), tmp_path / "new", alpha=10).largest_difference < 1e-6
+
+
+def test_a_matrix_that_is_missing_takes_one_line(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make("one", without="q_proj.lora_B.weight")
+    for words in (["inspect", str(folder)], ["sum", str(folder), "--out", str(tmp_path / "new")]):
+        assert run(["adapters", *words]) == 4
+        assert "2 layers have no pair of matrices of rank 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
