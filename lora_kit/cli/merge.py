@@ -1,11 +1,14 @@
 """`lora-kit merge`: adapter and base as one plain model, with a certificate."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lora_kit.cli.console import console, emit_json, messages
+
+if TYPE_CHECKING:
+    from lora_kit.export.merge import MergeReport
 
 
 def merge_command(
@@ -35,7 +38,11 @@ def merge_command(
         report = pipeline.merge_run(target, observer, out=out, force=force, dtype=dtype, base=base)
     if as_json:
         emit_json(report.to_json())
-        return
+    else:
+        _show(report)
+
+
+def _show(report: "MergeReport") -> None:
     console.print(
         f"merged {report.modules} layers into {report.folder} ({report.dtype}, {report.base} weights)\n"
         f"largest logit difference to base + adapter: {report.logits.max_logit_difference:.3g} "
@@ -44,13 +51,13 @@ def merge_command(
         markup=False,
         soft_wrap=True,
     )
-    if report.original is not None:
-        apart = report.original
-        messages.print(
-            "note: the original weights are not what was trained: with the adapter, their logits differ by "
-            f"up to {apart.max_logit_difference:.3g}, and {apart.greedy_agreement:.2%} of the most likely "
-            "tokens are the same",
-            markup=False,
-            soft_wrap=True,
-            style="yellow" if report.base == "original" else "dim",
-        )
+    if report.original is None:
+        return
+    messages.print(
+        "note: the original weights are not what was trained: with the adapter, their logits differ by "
+        f"up to {report.original.max_logit_difference:.3g}, and {report.original.greedy_agreement:.2%} of the "
+        "most likely tokens are the same",
+        markup=False,
+        soft_wrap=True,
+        style="yellow" if report.base == "original" else "dim",
+    )
