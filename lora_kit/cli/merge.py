@@ -55,8 +55,8 @@ def _show(report: "MergeReport") -> None:
         return
     messages.print(
         "note: the original weights are not what was trained: with the adapter, their logits differ by "
-        f"up to {report.original.max_logit_difference:.3g}, and {report.original.greedy_agreement:.2%} of the "
-        "most likely tokens are the same",
+        f"up to {report.original.max_logit_difference:.3g}, and {report.original.greedy_agreement:.2%} of "
+        "the most likely tokens are the same",
         markup=False,
         soft_wrap=True,
         style="yellow" if report.base == "original" else "dim",
