@@ -114,11 +114,11 @@ def test_a_merge_that_is_off_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from lora_kit.export import merge
+    from lora_kit.export import deltas
 
     folder = finished_run().folder
-    true_scaling = merge.scaling
-    monkeypatch.setattr(merge, "scaling", lambda *args, **names: 1.01 * true_scaling(*args, **names))
+    true_scaling = deltas.scaling
+    monkeypatch.setattr(deltas, "scaling", lambda *args, **names: 1.01 * true_scaling(*args, **names))
     assert run(["merge", str(folder), "--out", str(tmp_path / "off")]) == 4
     assert "merged logits differ" in capsys.readouterr().err
     assert not (tmp_path / "off").exists()
