@@ -18,7 +18,7 @@ from lora_kit.data.encode import Encoder
 from lora_kit.data.open_encoder import open_encoder
 from lora_kit.errors import ModelError
 from lora_kit.model.adapter_inject import attach_adapter
-from lora_kit.model.base import BaseFiles, find_base
+from lora_kit.model.base import GIVEN_NAME, BaseFiles, find_base
 from lora_kit.model.hub import TOKENIZER_FILES
 from lora_kit.model.load import load_model
 from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
@@ -147,7 +147,7 @@ def open_parts(parts: ModelParts, *, device: str = "auto") -> Opened:
 
 def find_model(model: str) -> ModelParts:
     """Find a base or merged model as it is; a merged one keeps the template that it was trained with."""
-    files = find_base(BaseSpec(model=model))
+    files = find_base(BaseSpec(model=model), key=GIVEN_NAME)
     provenance = merged_provenance(files.folder)
     return ModelParts(
         name=Path(model).name,
@@ -190,7 +190,8 @@ def find_adapter_base(saved: SavedAdapter, base: str | None) -> BaseFiles:
         raise ModelError(
             "the adapter does not say which base it belongs to", where=str(saved.folder), cure="pass --base"
         )
-    files = find_base(BaseSpec(model=source, revision=None if base else facts.get("revision")))
+    revision = None if base else facts.get("revision")
+    files = find_base(BaseSpec(model=source, revision=revision), key="--base")
     wanted = facts.get("fingerprint")
     if wanted is not None and wanted != files.fingerprint:
         raise ModelError(

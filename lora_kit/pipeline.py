@@ -29,7 +29,7 @@ from lora_kit.harness.open_engines import DEFAULTS, EvaluateOptions, OpenedEngin
 from lora_kit.harness.results import Results
 from lora_kit.harness.run import evaluate
 from lora_kit.harness.suite import Suite, load_suite
-from lora_kit.model.base import find_base
+from lora_kit.model.base import GIVEN_NAME, find_base
 from lora_kit.recipe.load import load_resolved
 from lora_kit.recipe.schema import BaseSpec, EvaluateSpec, Recipe
 from lora_kit.report.write import write_report
@@ -201,18 +201,22 @@ def merge_run(
     run = RunDir(target)
     is_run = (target / "run.json").is_file()
     folder = out or (run.merged if is_run else target.with_name(target.name + "-merged"))
-    if folder.exists() and not force:
-        raise ModelError(
-            "there is a merged model already",
-            where=str(folder),
-            cure="pass --out DIR, or --force to replace it",
-        )
+    _refuse_existing(folder, "a merged model", force=force)
     adapter = run.adapter if is_run else target
     observer.phase(f"checking base and adapter {adapter}")
     parts = find_adapter(adapter, name=target.name, base=moved)
     rows = _check_rows(parts)
     observer.phase(f"merging into {folder}, then comparing logits on {len(rows)} rows")
     return merge_adapter(parts, rows, folder, dtype=dtype, into=into)
+
+
+def _refuse_existing(folder: Path, what: str, *, force: bool) -> None:
+    """Refuse to write where something is; a file is never replaced by a folder."""
+    if folder.exists() and not folder.is_dir():
+        raise ModelError("a file, not a folder", where=str(folder), key="--out", cure="name a folder")
+    if folder.exists() and not force:
+        cure = "pass --out DIR, or --force to replace it"
+        raise ModelError(f"there is {what} already", where=str(folder), cure=cure)
 
 
 def _check_rows(parts: AdapterParts, count: int = 4, longest: int = 256) -> list[tuple[int, ...]]:
@@ -245,10 +249,7 @@ def export_target(target: str, request: ExportRequest, observer: Observer) -> di
     label = f"{stem}-{request.quant}" if request.quant else stem
     name = path.resolve().name if path.exists() else PurePosixPath(target).stem
     out = request.out or (path / "exports" if is_run else Path("exports") / name) / label
-    if out.exists() and not request.force:
-        raise ModelError(
-            "there is an export already", where=str(out), cure="pass --out DIR, or --force to replace it"
-        )
+    _refuse_existing(out, "an export", force=request.force)
     if request.adapter_only:
         if not is_adapter or request.kind != "gguf":
             raise RecipeError("only for a run or an adapter, with --to gguf", key="--adapter-only")
@@ -256,7 +257,7 @@ def export_target(target: str, request: ExportRequest, observer: Observer) -> di
     if is_adapter:
         refuse_early(RunDir(path).adapter if is_run else path, request)
     folder = _merged(path, is_run, request.base, observer) if is_adapter else target
-    source = source_of(find_base(BaseSpec(model=str(folder))), name)
+    source = source_of(find_base(BaseSpec(model=str(folder)), key=GIVEN_NAME), name)
     observer.phase(f"exporting {name} to {request.kind}")
     return export_model(source, request.kind, out, ExportOptions(request.quant, observer.progress))
 

@@ -16,11 +16,13 @@ from lora_kit.errors import MachineError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+_GONE = (errno.ENOENT, errno.ESTALE)
+_FILE = (errno.EEXIST, errno.ENOTDIR)
 _CURES = {
     **dict.fromkeys(_FULL, "free some space and run the same command again; what was saved before is intact"),
     **dict.fromkeys(_FORBIDDEN, "choose a directory that you can write to, or mend its permissions"),
     **dict.fromkeys(_GONE, "its directory does not exist: was it moved or deleted while in use?"),
+    **dict.fromkeys(_FILE, "a file is where a directory is to be: choose another place"),
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "allow more open files, such as: ulimit -n 1024",
 }

@@ -62,6 +62,12 @@ def _lines(report: dict[str, Any]) -> list[str]:
             f"the file's weights against the model's: KL {logits['kl']:.3g} nats a token, "
             f"same most likely token at {logits['greedy_agreement']:.1%} of {logits['tokens']} positions"
         )
+    held = report.get("trained_on", "none")
+    if held != "none":
+        lines.append(
+            f"note: it was trained on the base in {held}, and on another GGUF of the base it is not quite "
+            "the same model (the merged one is: export without --adapter-only)"
+        )
     if report.get("modelfile"):
         lines.append(f"next: ollama create {report['name']} -f {report['folder']}/{report['modelfile']}")
     return lines

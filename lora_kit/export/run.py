@@ -77,7 +77,9 @@ def export_adapter(folder: Path, out: Path, request: ExportRequest) -> dict[str,
     with disk_errors(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with committed_dir(out) as part:
-        report = {"to": "gguf", **make_adapter_gguf(saved, files, part / f"adapter-{quant}.gguf", quant)}
+        facts = make_adapter_gguf(saved, files, part / f"adapter-{quant}.gguf", quant)
+        held = saved.provenance.get("quantization", {}).get("method", "none")
+        report = {"to": "gguf", "trained_on": held, **facts}
         write_json(part / CERTIFICATE, report)
     return {"folder": str(out), **report}
 

@@ -11,6 +11,7 @@ from lora_kit.harness.engine import Engine
 from lora_kit.harness.engines.llama_cpp_engine import LlamaCppEngine, open_gguf
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.model.context import LIMITS
+from lora_kit.model.gguf_file import read_gguf
 
 BASE, TUNED = "base", "tuned"
 CHOICES = ("transformers", "vllm")
@@ -103,11 +104,10 @@ def open_gguf_file(target: str, base: str | None) -> LlamaCppEngine:
         MachineError: llama-cpp-python is not installed.
     """
     path = Path(target)
+    read_gguf(path)  # before the base is asked for: with a file that is none, no base helps
     if base is None:
         found = "a GGUF file does not hold our encoder"
         raise RecipeError(found, where=str(path), key="--base", cure="name the base that it was made from")
-    if not path.is_file():
-        raise ModelError("there is no such file", where=str(path))
     made_from = find_model(base)
     config = made_from.files.config
     known = [int(config[name]) for name in LIMITS if config.get(name) is not None]

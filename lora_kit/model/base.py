@@ -20,6 +20,8 @@ from lora_kit.recipe.schema import BaseSpec
 
 PACKAGE = "package:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+RECIPE_KEY = "base.model"
+GIVEN_NAME = "the model's name"  # of one that the command line names
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,21 @@ class BaseFiles:
         return int(self.config["vocab_size"])
 
 
-def find_base(spec: BaseSpec, *, cache: Path | None = None) -> BaseFiles:
+def find_base(spec: BaseSpec, *, cache: Path | None = None, key: str = RECIPE_KEY) -> BaseFiles:
     """Find, fetch or convert, and check a base model.
 
     Args:
         spec: The recipe's ``base`` section.
         cache: Folder for converted models and hashes; ``$LORA_KIT_CACHE`` or ``~/.cache/lora_kit`` if absent.
+        key: What named the model, for messages.
 
     Raises:
         ModelError: There is no such model, or it is not safe, complete or supported.
         MachineError: Network, disk or memory are missing.
     """
     cache = cache_dir() if cache is None else cache
-    folder, revision = _locate(spec, cache)
-    model: ModelFolder = check_folder(folder)
+    folder, revision = _locate(spec, cache, key)
+    model: ModelFolder = check_folder(folder, key=key)
     return BaseFiles(
         source=spec.model,
         revision=revision,
@@ -72,17 +75,20 @@ def find_base(spec: BaseSpec, *, cache: Path | None = None) -> BaseFiles:
     )
 
 
-def _locate(spec: BaseSpec, cache: Path) -> tuple[Path, str | None]:
+def _locate(spec: BaseSpec, cache: Path, key: str) -> tuple[Path, str | None]:
     place = Path.home() / spec.model[2:] if spec.model.startswith("~/") else Path(spec.model)
     is_package, is_folder = spec.model.startswith(PACKAGE), place.is_absolute() or place.is_dir()
     if (is_package or is_folder) and spec.revision is not None:
         raise ModelError("only a model of the hub has a revision", key="base.revision", cure="remove the key")
     if is_package:
         package, _, file = spec.model.removeprefix(PACKAGE).partition("/")
-        return converted_folder(find_in_package(package, file), cache=cache), None
+        return converted_folder(find_in_package(package, file, key=key), cache=cache), None
+    if place.is_file():
+        cure = "name the model's folder; a GGUF file is read out of an installed package only"
+        raise ModelError("a file, not a model's folder", where=str(place), key=key, cure=cure)
     if is_folder:
         return place, None
-    if not HUB_ID.fullmatch(spec.model):
+    if not HUB_ID.fullmatch(spec.model) or place.suffix == ".gguf":
         cure = "name an existing folder, a hub id such as EleutherAI/pythia-160m, or package:NAME/FILE.gguf"
-        raise ModelError(f"no such model '{spec.model}'", key="base.model", cure=cure)
-    return hub.fetch(spec.model, spec.revision)
+        raise ModelError(f"no such model '{spec.model}'", key=key, cure=cure)
+    return hub.fetch(spec.model, spec.revision, key=key)

@@ -41,13 +41,17 @@ class ModelFolder:
     tensors: Mapping[str, tuple[str, TensorEntry]]
 
 
-def check_folder(folder: Path) -> ModelFolder:
+def check_folder(folder: Path, *, key: str = "base.model") -> ModelFolder:
     """Check a model folder: its files, config.json and the headers of its weights.
+
+    Args:
+        folder: The folder.
+        key: What named it, for messages.
 
     Raises:
         ModelError: Anything that would run code, can't be read, is incomplete or is not supported.
     """
-    _check_files(folder)
+    _check_files(folder, key)
     config = _read_json(folder / "config.json", cure="a model folder has config.json and *.safetensors")
     family = family_of(config, where=str(folder / "config.json"))
     index = None if (folder / SINGLE).is_file() else _weight_map(folder)
@@ -75,13 +79,13 @@ def _read_json(path: Path, *, cure: str) -> dict[str, Any]:
     return content
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path, key: str) -> None:
     if not folder.is_dir():
-        raise ModelError("no such folder", where=str(folder), cure="correct base.model")
+        raise ModelError("no such folder", where=str(folder), cure=f"correct {key}")
     if (folder / "adapter_config.json").exists():
         # transformers would open the base that this file names, wherever it is.
         cure = "name the base model that the adapter was trained on"
-        raise ModelError("an adapter, not a base model", where=str(folder), key="base.model", cure=cure)
+        raise ModelError("an adapter, not a base model", where=str(folder), key=key, cure=cure)
     problems = []
     for count, path in enumerate(folder.iterdir(), start=1):
         if count > MAX_FILES:

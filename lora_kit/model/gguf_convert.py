@@ -24,7 +24,7 @@ CONVERTER = "2"  # raise it when the files that convert() writes change
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 
 
-def find_in_package(package: str, file: str) -> Path:
+def find_in_package(package: str, file: str, *, key: str = "base.model") -> Path:
     """Find a file inside an installed package without importing the package.
 
     Raises:
@@ -39,7 +39,7 @@ def find_in_package(package: str, file: str) -> Path:
         path = (root / file).resolve()
         if path.is_relative_to(root) and path.is_file():
             return path
-    raise ModelError(f"the package '{package}' has no file '{file}'", where=where, cure="correct base.model")
+    raise ModelError(f"the package '{package}' has no file '{file}'", where=where, cure=f"correct {key}")
 
 
 def converted_folder(path: Path, *, cache: Path) -> Path:

@@ -108,8 +108,10 @@ def read_gguf(path: Path, *, lists: bool = False) -> GgufHeader:
         lists: Keep the values that are lists (a vocabulary takes some megabytes).
 
     Raises:
-        ModelError: It is damaged.
+        ModelError: There is none, or it is damaged.
     """
+    if not path.is_file():
+        raise ModelError("no such file", where=str(path), cure="correct the name of the GGUF file")
     if path.stat().st_size < 24:
         raise _damaged(path, "it is too short")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -132,7 +134,9 @@ def check_gguf(path: Path) -> GgufHeader:
 
 
 def _damaged(path: Path, why: str) -> ModelError:
-    return ModelError(f"not a readable GGUF file: {why}", where=str(path), cure="fetch or install it again")
+    return ModelError(
+        f"not a readable GGUF file: {why}", where=str(path), cure="fetch, install or export it again"
+    )
 
 
 def _read(reader: _Reader) -> GgufHeader:

@@ -29,19 +29,20 @@ FILES = (
 )
 
 
-def fetch(model_id: str, revision: str | None) -> tuple[Path, str]:
+def fetch(model_id: str, revision: str | None, *, key: str = "base.model") -> tuple[Path, str]:
     """Return the folder of a hub model in the hub's own cache, and the commit that it holds.
 
     Args:
         model_id: ``owner/name``.
         revision: Branch, tag or commit; the default branch if absent. A commit that is in the cache needs no
             network.
+        key: What named the model, for messages.
 
     Raises:
         ModelError: No such model or revision, no access, or only pickle weights.
         MachineError: The hub can't be reached or fails, and the cache does not have the revision complete.
     """
-    repository = Repository(model_id)
+    repository = Repository(model_id, key=key)
     commit = repository.pin(revision)
     folder = repository.fetch(commit, FILES)
     if not any(folder.glob("*.safetensors")):

@@ -75,6 +75,12 @@ def test_the_merged_model_is_evaluated_and_not_merged_again(
     assert certificate["modules"] == 14
     assert run(["merge", str(folder)]) == 4
     assert "there is a merged model already" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for command in (["merge", str(folder), "--force"], ["export", str(folder), "--force"]):
+        assert run([*command, "--out", str(tmp_path / "file")]) == 4
+        assert "--out: a file, not a folder; name a folder" in capsys.readouterr().err
+    assert run(["export", str(folder), "--out", str(tmp_path / "file/x")]) == 5
+    assert "choose another place" in capsys.readouterr().err
     assert (
         run(["merge", str(folder), "--out", str(tmp_path / "twice"), "--base", str(folder / "merged")]) == 4
     )

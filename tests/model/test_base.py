@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lora_kit.errors import ModelError
-from lora_kit.model.base import find_base
+from lora_kit.model.base import GIVEN_NAME, find_base
 from lora_kit.recipe.schema import BaseSpec
 
 
@@ -36,6 +36,22 @@ def test_a_name_that_is_nothing(name: str) -> None:
     with pytest.raises(ModelError, match="no such model") as caught:
         find_base(BaseSpec(model=name))
     assert caught.value.problems[0].key == "base.model"
+
+
+def test_messages_name_what_named_the_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder; correct the model's name"):
+        find_base(BaseSpec(model=str(tmp_path / "nowhere")), key=GIVEN_NAME)
+
+
+def test_a_file_is_no_folder(tmp_path: Path, no_sockets: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="a file, not a model's folder"):
+        find_base(BaseSpec(model=str(tmp_path / "model.gguf")))
+    monkeypatch.chdir(tmp_path)  # where its name could be one of the hub
+    with pytest.raises(ModelError, match="a file, not a model's folder"):
+        find_base(BaseSpec(model="model.gguf"))
+    with pytest.raises(ModelError, match="no such model"):
+        find_base(BaseSpec(model="other.gguf"))
 
 
 def test_a_folder_at_home(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ from lora_kit.errors import ModelError
 from lora_kit.harness.engine import EngineKind, Generation, Likelihood
 from lora_kit.harness.extras import import_extra
 from lora_kit.harness.token_engine import cut_answer, prompt_rows
+from lora_kit.model.gguf_file import read_gguf
 
 MODULE, EXTRA, LIBRARY = "llama_cpp", "llama", "llama-cpp-python"
-MAGIC = b"GGUF"
 LONGEST_CONTEXT = 4096  # llama.cpp reserves its cache for the whole context at once
 
 
@@ -122,17 +122,14 @@ def open_gguf(path: Path, encoder: Encoder, *, vocabulary: int, context: int | N
         ModelError: No such file, no GGUF file, one that llama.cpp can't load, or of another base.
         MachineError: llama-cpp-python is not installed.
     """
-    if not path.is_file():
-        raise ModelError("there is no such file", where=str(path))
-    with path.open("rb") as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise ModelError("not a GGUF file", where=str(path), cure="make one: lora-kit export")
+    read_gguf(path)  # else llama.cpp says no more than that it failed
     library = import_extra(MODULE, EXTRA)
     tokens = min(context or LONGEST_CONTEXT, LONGEST_CONTEXT)
     try:
         llama = library.Llama(model_path=str(path), n_ctx=tokens, verbose=False)
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"llama.cpp can't load it ({error})", where=str(path)) from error
+        cure = "is this llama.cpp too old for it? pip install --upgrade llama-cpp-python"
+        raise ModelError(f"llama.cpp can't load it ({error})", where=str(path), cure=cure) from error
     if llama.n_vocab() != vocabulary:
         found = f"has {llama.n_vocab():,} tokens, and the base {vocabulary:,}"
         raise ModelError(found, where=str(path), cure="pass the base that it was made from (--base)")

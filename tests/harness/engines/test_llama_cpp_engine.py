@@ -3,7 +3,9 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from gguf import GGUFWriter
 
 from lora_kit.catalogue import ENGINES
 from lora_kit.data.open_encoder import open_encoder
@@ -55,10 +57,20 @@ def library(monkeypatch):
     monkeypatch.setattr(Llama, "script", ())
 
 
+def write_gguf(path, note):
+    writer = GGUFWriter(path, "llama")
+    writer.add_description(note)
+    writer.add_tensor("output.weight", np.ones((2, 2), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 @pytest.fixture
 def gguf(tmp_path):
     path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF and more")
+    write_gguf(path, "one")
     return path
 
 
@@ -107,7 +119,7 @@ def test_the_context_ends_an_answer_and_refuses_a_prompt(library, gguf, encoder,
 def test_another_file_is_another_engine(library, gguf, encoder):
     before = opened(gguf, encoder).fingerprint
     assert opened(gguf, encoder).fingerprint == before
-    gguf.write_bytes(b"GGUF and less")
+    write_gguf(gguf, "another")
     assert opened(gguf, encoder).fingerprint != before
     with pytest.raises(NotImplementedError):
         opened(gguf, encoder).likelihood([])
@@ -125,11 +137,14 @@ def test_what_can_not_be_opened_is_one_line(library, gguf, encoder, monkeypatch)
         raise ValueError("Failed to load model from file")
 
     monkeypatch.setattr(sys.modules["llama_cpp"], "Llama", broken)
-    with pytest.raises(ModelError, match="can't load it"):
+    with pytest.raises(ModelError, match=r"can't load it.*; is this llama\.cpp too old"):
         opened(gguf, encoder)
-    gguf.write_bytes(b"PK and more")
-    with pytest.raises(ModelError, match="not a GGUF file"):
-        opened(gguf, encoder)
+    for content in (b"", b"PK and more, as much as a header takes", gguf.read_bytes()[:-24]):
+        gguf.write_bytes(content)
+        with pytest.raises(
+            ModelError, match=r"not a readable GGUF file.*; fetch, install or export it again"
+        ):
+            opened(gguf, encoder)
 
 
 def test_without_the_library_the_cure_is_said(gguf, encoder, monkeypatch):
@@ -141,6 +156,8 @@ def test_without_the_library_the_cure_is_said(gguf, encoder, monkeypatch):
 def test_a_gguf_target_needs_its_base(library, gguf, tiny_llama, monkeypatch):
     with pytest.raises(RecipeError, match="--base"):
         open_engines(str(gguf), EvaluateOptions())
+    with pytest.raises(ModelError, match="no such file"):  # no base helps, so none is asked for
+        open_engines(str(gguf.with_name("none.gguf")), EvaluateOptions())
     with pytest.raises(RecipeError, match="leave --engine out"):
         open_engines(str(gguf), EvaluateOptions(base=str(tiny_llama), engine="vllm"))
     with pytest.raises(RecipeError, match="in process"):
