@@ -1,6 +1,6 @@
 """Export a run in every way, let llama.cpp run the files, and judge.
 
-Every export compares tokens of 64 conversations in training, in the file and in llama.cpp's own tokenizer; the
+Every export compares tokens of 64 conversations in training, the file and llama.cpp's own tokenizer; the
 figures are of the same token ids on both sides.
 """
 
