@@ -1,12 +1,13 @@
 """Does every adapter matrix learn? And does what lies beside a row change anything for it?
 
-Both are asked of a few short rows of the user's own, computed as a training step computes them, with adapters
-that do something. The loss of rows that are packed has to be that of the rows alone, and their gradient the
-sum of the rows' own (attention across rows: TRL issue 1230, LLaMA-Factory issue 2289).
+Both are asked of a few rows of the user's own, computed as a training step computes them, with adapters that
+do something. Of a long row beginning and end are enough: what is asked holds for any tokens. The loss of rows
+that are packed has to be that of the rows alone, and their gradient the sum of the rows' own (attention
+across rows: TRL issue 1230, LLaMA-Factory issue 2289).
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -31,8 +32,8 @@ from lora_kit.train.out_of_memory import is_out_of_memory, release
 LEARNING, APART = "gradients", "rows apart"
 CANDIDATES = 256  # rows, evenly spread, of which the shortest are looked at
 SHORTEST = 32  # among which are those two that begin alike for longest
-ROWS = 3
-TOKENS = 512  # of three rows together; where they are longer, the two shortest have to do
+ROWS = 2
+HALF = 8  # tokens of a row's beginning, and as many before its last trained one
 SEEN = 2  # a target behind fewer tokens gives no gradient to queries and keys
 
 
@@ -76,15 +77,20 @@ def check_gradients(job: TrainJob) -> tuple[Finding, Finding]:
 
 
 def few_rows(rows: Sequence[Example]) -> list[Example]:
-    """Return up to three short rows, if they are short enough those two that begin alike for longest."""
+    """Return two short rows without their middle: those that begin alike for longest."""
     usable = [row for row in spread(rows, CANDIDATES) if any(row.trained[SEEN:])]
     short = sorted(usable, key=lambda row: len(row.input_ids))[:SHORTEST]
     if len(short) <= ROWS:
-        return short
-    one, other = max(pairwise(sorted(short, key=lambda row: row.input_ids)), key=_in_common)
-    third = next(row for row in short if row is not one and row is not other)
-    tokens = sum(len(row.input_ids) for row in (one, other, third))
-    return [one, other, third] if tokens <= TOKENS else short[:2]
+        return [_without_middle(row) for row in short]
+    alike = max(pairwise(sorted(short, key=lambda row: row.input_ids)), key=_in_common)
+    return [_without_middle(row) for row in alike]
+
+
+def _without_middle(row: Example) -> Example:
+    end = max(at for at, trained in enumerate(row.trained) if trained) + 1
+    kept = [*range(min(HALF, end)), *range(max(HALF, end - HALF), end)]
+    ids, trained = (tuple(values[at] for at in kept) for values in (row.input_ids, row.trained))
+    return replace(row, input_ids=ids, trained=trained)
 
 
 def _in_common(pair: tuple[Example, Example]) -> int:

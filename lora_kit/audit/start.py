@@ -1,6 +1,7 @@
 """The audit before the first step: five checks on the user's own rows, of which training notices nothing."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from lora_kit.audit.end_mark import check_end_marks
 from lora_kit.audit.findings import Audit, write_audit
@@ -32,12 +33,10 @@ def audit_start(job: TrainJob, encoder: Encoder, predicted: MemoryNeed, observer
     """
     began = time.perf_counter()
     need = _need(job, predicted)
-    findings = (
-        *check_gradients(job),
-        check_end_marks(job.train, encoder),
-        check_saving(job.run, need),
-        check_room(job.run, need),
-    )
+    with ThreadPoolExecutor(1) as beside:  # one waits for the disk, the other computes
+        saving = beside.submit(check_saving, job.run, need)
+        found = *check_gradients(job), check_end_marks(job.train, encoder)
+        findings = *found, saving.result(), check_room(job.run, need)
     audit = Audit(findings, time.perf_counter() - began)
     write_audit(job.run, "start", audit)
     audit.tell(observer)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_kit.cli.console import console, emit_json
+from lora_kit.cli.importing import importing
 
 
 def audit_command(
@@ -17,8 +18,9 @@ def audit_command(
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
 ) -> None:
     """Look at a finished adapter once more: what it adds to each layer, its loss, whether its answers end."""
-    from lora_kit.audit.end import audit_end
-    from lora_kit.cli.progress import observing
+    with importing():
+        from lora_kit.audit.end import audit_end
+        from lora_kit.cli.progress import observing
 
     with observing() as observer:
         audit = audit_end(target, observer, base=base)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_kit.cli.console import messages
+from lora_kit.cli.importing import importing
 
 
 def chat_command(
@@ -26,10 +27,11 @@ def chat_command(
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
 ) -> None:
     """Talk to a model, with the template that it was trained with."""
-    from lora_kit.assemble import open_target
-    from lora_kit.harness.open_engines import open_gguf_file
-    from lora_kit.serve.chat import chat
-    from lora_kit.serve.stream import Sampling
+    with importing():
+        from lora_kit.assemble import open_target
+        from lora_kit.harness.open_engines import open_gguf_file
+        from lora_kit.serve.chat import chat
+        from lora_kit.serve.stream import Sampling
 
     with suppress(ImportError):
         import readline  # noqa: F401 - importing it gives input() a history and keys to edit the line with

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_kit.cli.console import console, emit_json
+from lora_kit.cli.importing import importing
 
 
 def evaluate_command(
@@ -32,12 +33,13 @@ def evaluate_command(
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
 ) -> None:
     """Score a model on a suite; a run's adapter is compared with its base on the same prompts."""
-    from lora_kit import pipeline
-    from lora_kit.cli.progress import observing
-    from lora_kit.cli.show import show_results
-    from lora_kit.harness.open_engines import EvaluateOptions
-    from lora_kit.recipe.schema import EvaluateSpec
-    from lora_kit.report.evaluation_page import report_on
+    with importing():
+        from lora_kit import pipeline
+        from lora_kit.cli.progress import observing
+        from lora_kit.cli.show import show_results
+        from lora_kit.harness.open_engines import EvaluateOptions
+        from lora_kit.recipe.schema import EvaluateSpec
+        from lora_kit.report.evaluation_page import report_on
 
     spec = EvaluateSpec(max_new_tokens=max_new_tokens, batch_size=batch_size)
     tasks = tuple(name.strip() for name in lm_eval.split(",") if name.strip())

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_kit.cli.console import console, emit_json
+from lora_kit.cli.importing import importing
 
 
 def export_command(
@@ -32,9 +33,10 @@ def export_command(
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
 ) -> None:
     """Export, read it back, and prove its numbers and tokens; nothing is left if a proof fails."""
-    from lora_kit import pipeline
-    from lora_kit.cli.progress import observing
-    from lora_kit.export.exporter import ExportRequest
+    with importing():
+        from lora_kit import pipeline
+        from lora_kit.cli.progress import observing
+        from lora_kit.export.exporter import ExportRequest
 
     request = ExportRequest(to, quant, out, force=force, base=base, adapter_only=adapter_only)
     with observing() as observer:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lora_kit.cli.console import console, emit_json, messages
+from lora_kit.cli.importing import importing
 
 if TYPE_CHECKING:
     from lora_kit.export.merge import MergeReport
@@ -31,8 +32,9 @@ def merge_command(
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
 ) -> None:
     """Merge, load the result as anybody would, and compare its logits with base + adapter on real rows."""
-    from lora_kit import pipeline
-    from lora_kit.cli.progress import observing
+    with importing():
+        from lora_kit import pipeline
+        from lora_kit.cli.progress import observing
 
     with observing() as observer:
         report = pipeline.merge_run(target, observer, out=out, force=force, dtype=dtype, base=base)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_kit.cli.console import emit_json
+from lora_kit.cli.importing import importing
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as lora.rank=8.")]
 
@@ -43,9 +44,10 @@ def plan_command(  # noqa: PLR0917 - a command's options
     price, power = parse_tariff(tariff) if tariff else None, check_watts(watts)
     other = find_device(device) if device else None
     loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
-    from lora_kit.cli.progress import observing
-    from lora_kit.cli.show_plan import show_plan
-    from lora_kit.planning.plan import Asked, plan_recipe
+    with importing():
+        from lora_kit.cli.progress import observing
+        from lora_kit.cli.show_plan import show_plan
+        from lora_kit.planning.plan import Asked, plan_recipe
 
     asked = Asked(path, other, price, power, begun=psutil.Process().create_time())
     with observing() as observer:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_kit.cli.console import console, emit_json, messages
+from lora_kit.cli.importing import importing
 
 if TYPE_CHECKING:
     from lora_kit.recipe.schema import Recipe
@@ -42,12 +43,13 @@ def train_command(
 ) -> None:
     """Train the adapter of a recipe; a run that was cut goes on from its newest valid checkpoint."""
     loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
-    from lora_kit.artifacts.run_dir import RunDir
-    from lora_kit.audit.fresh import audit_run
-    from lora_kit.cli.progress import observing
-    from lora_kit.train.clock import Session, process_began
-    from lora_kit.train.deadline_record import close_deadline
-    from lora_kit.train_run import train_recipe
+    with importing():
+        from lora_kit.artifacts.run_dir import RunDir
+        from lora_kit.audit.fresh import audit_run
+        from lora_kit.cli.progress import observing
+        from lora_kit.train.clock import Session, process_began
+        from lora_kit.train.deadline_record import close_deadline
+        from lora_kit.train_run import train_recipe
 
     finished, session = _is_finished(path), Session(process_began())
     with observing() as observer:
@@ -75,10 +77,11 @@ def run_command(
 ) -> None:
     """Do everything: train, evaluate base and adapter, merge, report. What is finished is not done again."""
     loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
-    from lora_kit import pipeline
-    from lora_kit.cli.progress import observing
-    from lora_kit.cli.show import show_results
-    from lora_kit.train.clock import Session, process_began
+    with importing():
+        from lora_kit import pipeline
+        from lora_kit.cli.progress import observing
+        from lora_kit.cli.show import show_results
+        from lora_kit.train.clock import Session, process_began
 
     finished, session = _is_finished(path), Session(process_began())
     with observing() as told:

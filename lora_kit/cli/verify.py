@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_kit.cli.console import console, emit_json
+from lora_kit.cli.importing import importing
 from lora_kit.errors import IncompleteError, ModelError
 
 
@@ -18,8 +19,9 @@ def verify_command(
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
 ) -> None:
     """Hash everything again, then train the steps since an older checkpoint again, bit for bit."""
-    from lora_kit.cli.progress import observing
-    from lora_kit.verify import verify_run
+    with importing():
+        from lora_kit.cli.progress import observing
+        from lora_kit.verify import verify_run
 
     with observing() as observer:
         audit = verify_run(run, observer, replay=replay)

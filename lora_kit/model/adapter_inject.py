@@ -25,6 +25,7 @@ from lora_kit.model.lora_layers import quicken
 from lora_kit.model.lora_ops import ADAPTER
 from lora_kit.model.lora_start import begin_with_lost, begin_with_principal, starts
 from lora_kit.model.quiet import quiet_libraries
+from lora_kit.model.standby import without_quantized_layers
 from lora_kit.model.stored_weights import reader_of
 from lora_kit.model.token_rows import SETTING, attach_rows, row_parameters, train_rows
 from lora_kit.recipe.schema import LoraSpec
@@ -237,7 +238,8 @@ def adapter_config(peft_model: PeftModel, base_name: str) -> dict[str, Any]:
 
 def _inject(model: PreTrainedModel, spec: LoraSpec, targets: tuple[str, ...]) -> PeftModel:
     training = model.training
-    with quiet_libraries(), torch.random.fork_rng(devices=[]):  # peft draws first values that nobody uses
+    # peft draws first values that nobody uses.
+    with quiet_libraries(), torch.random.fork_rng(devices=[]), without_quantized_layers():
         peft_model = get_peft_model(model, lora_config(spec, targets))
     quicken(peft_model)
     return peft_model.train(training)

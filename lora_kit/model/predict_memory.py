@@ -21,6 +21,7 @@ from lora_kit.model.context import context_tokens
 from lora_kit.model.family import Family, family_of
 from lora_kit.model.loss import CHUNK_ROWS
 from lora_kit.model.quiet import quiet_libraries
+from lora_kit.model.standby import without_quantized_layers
 from lora_kit.recipe.schema import QuantizationSpec, Recipe, TrainSpec
 
 PROGRAM = 650 * 10**6  # torch, transformers and peft, imported
@@ -166,7 +167,7 @@ def _saved(recipe: Recipe, config: Mapping[str, Any], family: Family, layers: in
         target_modules=list(target_names(model, recipe.lora, family)),
         use_dora=recipe.lora.dora,
     )
-    with quiet_libraries(), torch.device("meta"):
+    with quiet_libraries(), torch.device("meta"), without_quantized_layers():
         adapted = get_peft_model(model, lora).train()
     own = {_storage(parameter) for parameter in adapted.parameters()}
     budget = _budget(recipe)

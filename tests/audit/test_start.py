@@ -165,7 +165,7 @@ def test_rows_that_see_each_other_end_the_run(
         lora={"dropout": 0.0 if shares else 0.1}, data={"system": "Be brief, and be kind."}, engine=ON
     )
     assert run(["train", str(recipe), "--run-dir", str(tmp_path / "run")]) == 4
-    assert "audit: rows apart: base.model: rows see each other: 3 rows packed" in capsys.readouterr().err
+    assert "audit: rows apart: base.model: rows see each other: 2 rows packed" in capsys.readouterr().err
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
@@ -224,9 +224,17 @@ def row(*ids: int, trained: int = 2) -> Example:
 def test_few_rows_are_short_and_begin_alike() -> None:
     alike = [row(9, 9, 9, 9, 1), row(9, 9, 9, 9, 2)]
     others = [row(number, 5, 6) for number in range(40)]
-    assert few_rows([row(*range(100)), *others[:25], *alike, *others[25:28]]) == [*alike, others[0]]
-    long = [row(*[number] * 200) for number in range(9)]
-    assert few_rows(long) == long[:2]
+    assert few_rows([row(*range(100)), *others[:25], *alike, *others[25:28]]) == alike
+    long = [row(number, *range(100, 300), 7, trained=150) for number in range(9)]
+    ends = [(number, *range(100, 107), *range(293, 300), 7) for number in range(2)]
+    assert [one.input_ids for one in few_rows(long)] == ends
+    assert few_rows(long)[0].trained == (False,) * 8 + (True,) * 8
+    # Nothing behind the last trained token.
+    masked = Example(tuple(range(50)), (False,) * 20 + (True,) * 2 + (False,) * 28, "rows.jsonl:1", "")
+    assert few_rows([masked])[0].input_ids == (
+        *range(8),
+        *range(14, 22),
+    )
     assert few_rows([row(1, 2)]) == []  # its only trained token stands behind one other
     assert few_rows([row(1, 2, 3)]) == [row(1, 2, 3)]
 

@@ -1,0 +1,80 @@
+"""bitsandbytes is imported by whoever uses something of it, and by nobody else."""
+
+import subprocess
+import sys
+
+import pytest
+
+BEGIN = (
+    "import sys, torch\nfrom lora_kit.model.standby import stand_by\nassert stand_by() and not stand_by()\n"
+)
+LOADED = "('bitsandbytes.functional' in sys.modules)"
+UNUSED = "assert not " + LOADED + "\n"
+
+
+def run(code: str) -> None:
+    """Run it in a process that has not imported bitsandbytes yet."""
+    pytest.importorskip("bitsandbytes")
+    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import bitsandbytes as bnb; bnb.nn.Linear4bit",
+        "from bitsandbytes.functional import dequantize_4bit",
+        "import bitsandbytes.optim",
+        "from bitsandbytes import nn; assert nn.Linear8bitLt",
+        "from peft.import_utils import is_bnb_4bit_available; assert is_bnb_4bit_available()",
+    ],
+)
+def test_it_is_imported_once_something_is_used(use: str) -> None:
+    run(
+        "import importlib.util, peft, transformers, accelerate\n"
+        "assert importlib.util.find_spec('bitsandbytes') is not None\n"
+        f"{UNUSED}{use}\nassert {LOADED}\n"
+        "import bitsandbytes; assert bitsandbytes.__version__ and bitsandbytes.nn.Linear4bit(8, 8)\n"
+    )
+
+
+def test_what_it_does_not_have_is_an_attribute_error() -> None:
+    run("import bitsandbytes\nassert not hasattr(bitsandbytes, 'nothing')\n")
+
+
+ADAPTED = """
+from transformers import LlamaConfig, LlamaForCausalLM
+from peft import LoraConfig, get_peft_model
+from lora_kit.model.standby import without_quantized_layers
+config = LlamaConfig(
+    hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9
+)
+with without_quantized_layers():
+    get_peft_model(LlamaForCausalLM(config), LoraConfig(target_modules=["q_proj"]))
+"""
+
+
+def test_a_model_without_quantized_layers_does_not_need_it() -> None:
+    run(ADAPTED + UNUSED)
+
+
+def test_quantized_layers_are_found_afterwards() -> None:
+    """In the same process: nothing of peft remembers that they were not looked for."""
+    run(f"""{ADAPTED}
+import bitsandbytes as bnb
+model = LlamaForCausalLM(config)
+model.model.layers[0].self_attn.q_proj = bnb.nn.Linear4bit(8, 8, bias=False)
+model.is_loaded_in_4bit = True
+with without_quantized_layers():
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+layer = adapted.base_model.model.model.layers[0].self_attn.q_proj
+assert type(layer).__module__ == 'peft.tuners.lora.bnb', type(layer)
+""")
+
+
+def test_without_it_nothing_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_kit.model import standby
+
+    monkeypatch.setattr(standby, "NAME", "no_such_library")
+    assert not standby.stand_by()
+    assert "no_such_library" not in sys.modules
