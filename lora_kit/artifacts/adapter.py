@@ -117,7 +117,7 @@ def read_adapter(folder: Path) -> SavedAdapter:
 
 def _require_safetensors(folder: Path) -> None:
     if not folder.is_dir():
-        raise ModelError("no such adapter folder", where=str(folder))
+        raise ModelError("no such adapter folder", where=str(folder), cure="name a run or an adapter folder")
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles:
         raise ModelError(
