@@ -15,7 +15,7 @@ from lora_kit.artifacts.commit import write_json
 from lora_kit.artifacts.folder_lock import folder_lock
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.assemble import AdapterParts, find_adapter, merged_provenance
-from lora_kit.audit.duration import READING
+from lora_kit.audit.duration import reading_seconds
 from lora_kit.audit.fresh import audit_run
 from lora_kit.data.prepare import prepare_data
 from lora_kit.errors import ModelError, RecipeError
@@ -94,7 +94,7 @@ def _later_seconds(recipe: Recipe) -> Foretold:
     merge = weights / MERGED_BYTES_PER_SECOND
 
     def seconds(known: Known) -> float:
-        reading = batches * spec.max_new_tokens * weights / READING.get(known.device, READING["cuda"])
+        reading = batches * spec.max_new_tokens * reading_seconds(weights, known.device)
         evaluation = 2 * (known.token_seconds * (characters / CHARACTERS_PER_TOKEN + answers) + reading)
         return evaluation + merge + (len(suites) + 1) * known.starting_seconds
 

@@ -6,8 +6,13 @@ from lora_kit.train.deadline_record import DeadlineRecord
 from lora_kit.train.job import Foretold, Known, TrainJob
 
 ANSWERING = 0.05  # of the time that a run has: models that don't stop would take the most
-# Bytes of weights a second, which each token of an answer reads; assumed.
+# Bytes of weights a second; assumed.
 READING = {"cpu": 10e9, "cuda": 300e9}
+
+
+def reading_seconds(weights: float, device: str) -> float:
+    """Return the seconds that reading all weights (bytes) takes once, as each token of an answer does."""
+    return weights / READING.get(device, READING["cuda"])
 
 
 def most_answering(deadline: DeadlineRecord | None) -> float:
@@ -26,7 +31,7 @@ def audit_seconds(job: TrainJob) -> Foretold:
     tokens = 2 * sum(len(row.input_ids) for row in rows) + 2 * sum(len(prompt.ids) for prompt in prompts)
     longest = TRIAL + max((prompt.limit for prompt in prompts), default=0)
     weights = sum(one.numel() * one.element_size() for one in job.model.parameters())
-    reading = weights / READING.get(job.accelerator.device.type, READING["cuda"])
+    reading = reading_seconds(weights, job.accelerator.device.type)
 
     def seconds(known: Known) -> float:
         answers = longest * (reading + len(prompts) * known.token_seconds)

@@ -28,7 +28,11 @@ class _Standby(ModuleType):
             if type(self) is _Standby:
                 self.__class__ = ModuleType  # type: ignore[assignment]
                 self.__dict__["__path__"] = spec.submodule_search_locations
-                spec.loader.exec_module(self)
+                try:
+                    spec.loader.exec_module(self)
+                except BaseException:  # as for any import that fails: the next one tries again
+                    sys.modules.pop(spec.name, None)
+                    raise
         return getattr(self, name)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_kit.artifacts.disk import disk_errors
 from lora_kit.artifacts.run_dir import open_run
-from lora_kit.audit.duration import READING
+from lora_kit.audit.duration import reading_seconds
 from lora_kit.audit.start import audit_start
 from lora_kit.errors import MachineError
 from lora_kit.harness.suite_texts import suite_texts
@@ -115,7 +115,7 @@ def _estimate(recipe: Recipe, ready: Ready, observer: Observer) -> Estimate:
 def _timings(case: Case, need: MemoryNeed, ready: Ready, observer: Observer) -> tuple[Case, Pace, Measured]:
     """Time all that is asked of the job: audit, token budget, steps."""
     job, recipe, flops = ready.job, case.recipe, case.flops(need)
-    reading = need.base / READING[job.accelerator.device.type]
+    reading = reading_seconds(need.base, job.accelerator.device.type)
     pace = Pace(ready.starting, 0.0, flops.forward, reading=reading)
     if recipe.engine.audit == "on":
         began = time.perf_counter()

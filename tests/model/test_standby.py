@@ -1,7 +1,9 @@
 """bitsandbytes is imported by whoever uses something of it, and by nobody else."""
 
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,21 @@ def test_without_it_nothing_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standby, "NAME", "no_such_library")
     assert not standby.stand_by()
     assert "no_such_library" not in sys.modules
+
+
+def test_one_that_is_broken_is_an_import_error_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_kit.model import standby
+
+    (tmp_path / "broken_library").mkdir()
+    (tmp_path / "broken_library/__init__.py").write_text("raise ImportError('no libcudart')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(standby, "NAME", "broken_library")
+    assert standby.stand_by()
+    library = importlib.import_module("broken_library")
+    with pytest.raises(ImportError, match="no libcudart"):
+        _ = library.nn
+    with pytest.raises(ImportError, match="no libcudart"):
+        importlib.import_module("broken_library.nn")
+    assert "broken_library" not in sys.modules
