@@ -59,7 +59,7 @@ def test_an_engine_that_is_not_there_is_one_line(command, capsys):
     assert "no engine 'vlm'" in capsys.readouterr().err
 
 
-def test_a_gguf_file_is_answered_by_llama_cpp(tiny_llama, tiny_suite, tmp_path, monkeypatch):
+def test_a_gguf_file_is_answered_by_llama_cpp(tiny_llama, tiny_gguf, tiny_suite, tmp_path, monkeypatch):
     config = json.loads((tiny_llama / "config.json").read_text())
 
     class Llama:
@@ -77,8 +77,7 @@ def test_a_gguf_file_is_answered_by_llama_cpp(tiny_llama, tiny_suite, tmp_path, 
                 yield tokens[-1]
 
     monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(Llama=Llama))
-    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
-    words = ["evaluate", str(tmp_path / "tiny.gguf"), "--suite", str(tiny_suite), "--max-new-tokens", "4"]
+    words = ["evaluate", str(tiny_gguf), "--suite", str(tiny_suite), "--max-new-tokens", "4"]
     assert run([*words, "--out", str(tmp_path / "out")]) == 2
     assert run([*words, "--out", str(tmp_path / "out"), "--base", str(tiny_llama)]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -70,6 +70,10 @@ def test_limits(tiny_llama: Path) -> None:
     assert (len(llama.asked), llama.computed) == (1, 2)
 
 
-def test_the_command_asks_for_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["chat", str(tmp_path / "x.gguf")]) == 2
+def test_the_command_asks_for_the_base(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["chat", str(tiny_gguf)]) == 2
     assert "--base" in capsys.readouterr().err
+    assert run(["chat", str(tmp_path / "x.gguf")]) == 4
+    assert "no such file" in capsys.readouterr().err
