@@ -171,9 +171,14 @@ def find_adapter(folder: Path, *, name: str, base: str | None = None) -> Adapter
         encoder=adapter_encoder(saved),
         files=files,
         adapter=saved,
-        quantization=QuantizationSpec.model_validate(saved.provenance.get("quantization", {})),
+        quantization=quantization_of(saved),
         dtype=base_facts(saved).get("dtype", "float32"),
     )
+
+
+def quantization_of(saved: SavedAdapter) -> QuantizationSpec:
+    """How the base was held when the adapter was trained."""
+    return QuantizationSpec.model_validate(saved.provenance.get("quantization", {}))
 
 
 def base_facts(saved: SavedAdapter) -> dict[str, Any]:

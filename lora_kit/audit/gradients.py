@@ -32,7 +32,6 @@ from lora_kit.train.out_of_memory import is_out_of_memory, release
 LEARNING, APART = "gradients", "rows apart"
 CANDIDATES = 256  # rows, evenly spread, of which the shortest are looked at
 SHORTEST = 32  # among which are those two that begin alike for longest
-ROWS = 2
 HALF = 8  # tokens of a row's beginning, and as many before its last trained one
 SEEN = 2  # a target behind fewer tokens gives no gradient to queries and keys
 
@@ -80,9 +79,8 @@ def few_rows(rows: Sequence[Example]) -> list[Example]:
     """Return two short rows without their middle: those that begin alike for longest."""
     usable = [row for row in spread(rows, CANDIDATES) if any(row.trained[SEEN:])]
     short = sorted(usable, key=lambda row: len(row.input_ids))[:SHORTEST]
-    if len(short) <= ROWS:
-        return [_without_middle(row) for row in short]
-    alike = max(pairwise(sorted(short, key=lambda row: row.input_ids)), key=_in_common)
+    pairs = pairwise(sorted(short, key=lambda row: row.input_ids))
+    alike = max(pairs, key=_in_common, default=short)
     return [_without_middle(row) for row in alike]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_kit.cli.console import console, emit_json
+from lora_kit.cli.importing import importing
 from lora_kit.errors import IncompleteError, ModelError
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ def reproduce_command(
     as_json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
 ) -> None:
     """Make a run's first steps again, and say which layer moved if they come out otherwise."""
-    from lora_kit.cli.progress import observing
-    from lora_kit.reproduce import reproduce_run
+    with importing():
+        from lora_kit.cli.progress import observing
+        from lora_kit.reproduce import reproduce_run
 
     with observing() as observer:
         found = reproduce_run(run, observer, steps=steps)

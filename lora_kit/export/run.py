@@ -6,7 +6,7 @@ from typing import Any
 from lora_kit.artifacts.adapter import read_adapter
 from lora_kit.artifacts.commit import committed_dir, write_json
 from lora_kit.artifacts.disk import disk_errors
-from lora_kit.assemble import find_adapter_base, merged_provenance
+from lora_kit.assemble import find_adapter_base, merged_provenance, quantization_of
 from lora_kit.catalogue import EXPORTERS
 from lora_kit.data.encode import Encoder
 from lora_kit.data.template import load_template
@@ -78,8 +78,7 @@ def export_adapter(folder: Path, out: Path, request: ExportRequest) -> dict[str,
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with committed_dir(out) as part:
         facts = make_adapter_gguf(saved, files, part / f"adapter-{quant}.gguf", quant)
-        held = saved.provenance.get("quantization", {}).get("method", "none")
-        report = {"to": "gguf", "trained_on": held, **facts}
+        report = {"to": "gguf", "trained_on": quantization_of(saved).method, **facts}
         write_json(part / CERTIFICATE, report)
     return {"folder": str(out), **report}
 

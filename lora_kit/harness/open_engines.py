@@ -8,7 +8,7 @@ from lora_kit.artifacts.adapter import WEIGHTS
 from lora_kit.assemble import AdapterParts, Opened, find_model, find_target, open_target
 from lora_kit.errors import ModelError, RecipeError
 from lora_kit.harness.engine import Engine
-from lora_kit.harness.engines.llama_cpp_engine import LlamaCppEngine, open_gguf
+from lora_kit.harness.engines.llama_cpp_engine import LlamaCppEngine, load_gguf
 from lora_kit.harness.engines.transformers_engine import TransformersEngine
 from lora_kit.model.context import LIMITS
 from lora_kit.model.gguf_file import read_gguf
@@ -112,7 +112,7 @@ def open_gguf_file(target: str, base: str | None) -> LlamaCppEngine:
     config = made_from.files.config
     known = [int(config[name]) for name in LIMITS if config.get(name) is not None]
     vocabulary, context = made_from.files.vocab_size, min(known, default=None)
-    return open_gguf(path, made_from.encoder, vocabulary=vocabulary, context=context)
+    return load_gguf(path, made_from.encoder, vocabulary=vocabulary, context=context)
 
 
 def _vllm(target: str, options: EvaluateOptions) -> OpenedEngines:

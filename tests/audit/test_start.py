@@ -231,10 +231,7 @@ def test_few_rows_are_short_and_begin_alike() -> None:
     assert few_rows(long)[0].trained == (False,) * 8 + (True,) * 8
     # Nothing behind the last trained token.
     masked = Example(tuple(range(50)), (False,) * 20 + (True,) * 2 + (False,) * 28, "rows.jsonl:1", "")
-    assert few_rows([masked])[0].input_ids == (
-        *range(8),
-        *range(14, 22),
-    )
+    assert few_rows([masked])[0].input_ids == (*range(8), *range(14, 22))
     assert few_rows([row(1, 2)]) == []  # its only trained token stands behind one other
     assert few_rows([row(1, 2, 3)]) == [row(1, 2, 3)]
 

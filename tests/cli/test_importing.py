@@ -27,16 +27,17 @@ def test_the_collector_goes_on_as_it_was(
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     gc.enable() if was_on else gc.disable()
     during = []
+
+    def fail() -> None:
+        during.append(gc.isenabled())
+        raise ImportError
+
     with pytest.raises(ImportError), importing():
-        during.append(gc.isenabled()) or import_nothing()
+        fail()
     assert during == [False]
     assert gc.isenabled() is was_on
     assert gc.get_freeze_count() > 0
     assert asked == [1]
-
-
-def import_nothing() -> None:
-    raise ImportError
 
 
 def test_where_torch_is_nothing_is_done(collector: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ class LlamaCppEngine:
 
 
 def open_gguf(path: Path, encoder: Encoder, *, vocabulary: int, context: int | None) -> LlamaCppEngine:
-    """Load a GGUF file.
+    """Check and load a GGUF file.
 
     Args:
         path: The file.
@@ -123,6 +123,16 @@ def open_gguf(path: Path, encoder: Encoder, *, vocabulary: int, context: int | N
         MachineError: llama-cpp-python is not installed.
     """
     read_gguf(path)  # else llama.cpp says no more than that it failed
+    return load_gguf(path, encoder, vocabulary=vocabulary, context=context)
+
+
+def load_gguf(path: Path, encoder: Encoder, *, vocabulary: int, context: int | None) -> LlamaCppEngine:
+    """Load a GGUF file whose header was read; the arguments are those of ``open_gguf``.
+
+    Raises:
+        ModelError: One that llama.cpp can't load, or of another base.
+        MachineError: llama-cpp-python is not installed.
+    """
     library = import_extra(MODULE, EXTRA)
     tokens = min(context or LONGEST_CONTEXT, LONGEST_CONTEXT)
     try:
