@@ -15,11 +15,11 @@ from lora_kit.artifacts.manifest import read_manifest, read_object
 from lora_kit.artifacts.run_dir import RunDir, open_run
 from lora_kit.data.sources import changed_sources
 from lora_kit.errors import LoraKitError, ModelError
+from lora_kit.inputs import Inputs, open_inputs, run_base
 from lora_kit.recipe.schema import Recipe
 from lora_kit.train.deadline_record import read_deadline, write_deadline
 from lora_kit.train.observe import Observer
 from lora_kit.train.runtime import runtime_identity
-from lora_kit.train_run import Inputs, open_inputs, run_base
 
 CONSEQUENCE = "rows as encoded"  # they move with any layer below them
 

@@ -1,9 +1,9 @@
 """Recipe -> data -> training -> adapter: the first half of the pipeline, which ends in ``RUN/adapter``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,12 @@ from lora_kit.assemble import tokenizer_files
 from lora_kit.audit.duration import audit_seconds
 from lora_kit.audit.held_out import measured_sample
 from lora_kit.audit.start import audit_start
-from lora_kit.data.encode import Encoder
-from lora_kit.data.encode_rows import Progress
-from lora_kit.data.open_encoder import open_encoder
-from lora_kit.data.overlap import SuiteText
-from lora_kit.data.prepare import PreparedData, prepare_data
 from lora_kit.data.sources import refuse_changed
 from lora_kit.errors import DivergedError, LoraKitError, RecipeError
 from lora_kit.harness.suite_texts import suite_texts
+from lora_kit.inputs import Inputs, open_inputs, run_base
 from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
-from lora_kit.model.base import BaseFiles, find_base
+from lora_kit.model.base import BaseFiles
 from lora_kit.model.context import check_longest
 from lora_kit.model.engine import choose_number_type, offload_activations
 from lora_kit.model.load import check_vocabulary, load_model
@@ -132,15 +128,6 @@ def train_recipe(
         return run.read_state()
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What training works with, before a model is in memory."""
-
-    files: BaseFiles
-    encoder: Encoder
-    data: PreparedData
-
-
 def _same_recipe(run: RunDir, recipe: Recipe) -> None:
     """A run directory belongs to one recipe for good (its evaluate section may change)."""
     if not run.recipe.is_file():
@@ -152,32 +139,6 @@ def _same_recipe(run: RunDir, recipe: Recipe) -> None:
             where=str(run.path),
             cure="use another --run-dir, or go on with it: lora-kit train " + str(run.path),
         )
-
-
-def run_base(recipe: Recipe, run: RunDir) -> BaseFiles:
-    """Find a run's base at the commit that the run began with: a branch moves, a run does not."""
-    pinned = run.read_state().get("base_revision") or recipe.base.revision
-    return find_base(recipe.base.model_copy(update={"revision": pinned}))
-
-
-def open_inputs(
-    recipe: Recipe, files: BaseFiles, *, suites: Sequence[SuiteText] = (), on_progress: Progress | None = None
-) -> Inputs:
-    """Open a recipe's tokenizer and template, and prepare its rows.
-
-    Args:
-        recipe: The recipe, its paths absolute.
-        files: Its base.
-        suites: Items that training rows are compared with.
-        on_progress: Told (done, total) conversations.
-
-    Raises:
-        DataError: Rows are wrong, each named.
-        ModelError: The tokenizer or the template can't be used.
-    """
-    encoder = open_encoder(files.folder, recipe.data.template, recipe.data.system)
-    data = prepare_data(recipe.data, encoder, suites=suites, on_progress=on_progress)
-    return Inputs(files, encoder, data)
 
 
 def open_model(recipe: Recipe, files: BaseFiles) -> PreTrainedModel:

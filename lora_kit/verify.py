@@ -16,11 +16,12 @@ from lora_kit.artifacts.checkpoint import read_checkpoint, saved_steps
 from lora_kit.artifacts.metrics_log import read_metrics, stable_digest
 from lora_kit.artifacts.run_dir import RunDir, open_run
 from lora_kit.errors import LoraKitError, ModelError, Problem, RecipeError
+from lora_kit.inputs import open_inputs, run_base
 from lora_kit.recipe.fingerprint import training_fingerprint
 from lora_kit.recipe.load import load_resolved
 from lora_kit.replay import Check, begin_again, first_difference
 from lora_kit.train.observe import Observer
-from lora_kit.train_run import open_inputs, run_base, train_recipe
+from lora_kit.train_run import train_recipe
 
 
 @dataclass(frozen=True, slots=True)

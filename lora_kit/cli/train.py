@@ -43,6 +43,7 @@ def train_command(
 ) -> None:
     """Train the adapter of a recipe; a run that was cut goes on from its newest valid checkpoint."""
     loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
+    _encode_ahead(loaded, path)
     with importing():
         from lora_kit.artifacts.run_dir import RunDir
         from lora_kit.audit.fresh import audit_run
@@ -77,6 +78,7 @@ def run_command(
 ) -> None:
     """Do everything: train, evaluate base and adapter, merge, report. What is finished is not done again."""
     loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
+    _encode_ahead(loaded, path)
     with importing():
         from lora_kit import pipeline
         from lora_kit.cli.progress import observing
@@ -129,6 +131,15 @@ def _remember(recipe: "Recipe", path: Path, ended: float | None = None) -> None:
     from lora_kit.planning.remember import remember_run
 
     remember_run(recipe, path, ended=ended)
+
+
+def _encode_ahead(recipe: "Recipe", path: Path) -> None:
+    """Encode the rows of a run that begins now, while torch is imported."""
+    from lora_kit.ahead import encode_ahead
+    from lora_kit.artifacts.run_dir import RunDir
+
+    if not RunDir(path).state.is_file():
+        encode_ahead(recipe)
 
 
 def _is_finished(path: Path) -> bool:

@@ -13,6 +13,7 @@ from lora_kit.audit.duration import reading_seconds
 from lora_kit.audit.start import audit_start
 from lora_kit.errors import MachineError
 from lora_kit.harness.suite_texts import suite_texts
+from lora_kit.inputs import Inputs, open_inputs
 from lora_kit.model.base import find_base
 from lora_kit.model.predict_memory import MemoryNeed
 from lora_kit.planning.case import Case, filled, scaled_memory
@@ -29,7 +30,7 @@ from lora_kit.train.job import TrainJob
 from lora_kit.train.observe import Observer
 from lora_kit.train.rehearse import settle_budget
 from lora_kit.train.runtime import forget_peak, free_memory, memory_in_use
-from lora_kit.train_run import Inputs, build_job, model_beside, open_inputs
+from lora_kit.train_run import build_job, model_beside
 
 USUAL_ERROR = 0.12  # of the time, without runs that say more: a machine's speed drifts
 SETTLED_SECONDS = 12.0  # of timing, where finding the token budget has taken its part

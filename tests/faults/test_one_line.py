@@ -103,7 +103,7 @@ def test_a_bug_of_ours_leaves_its_traceback_in_a_file(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("lora_kit.train_run.find_base", lambda _: 1 / 0)
+    monkeypatch.setattr("lora_kit.inputs.find_base", lambda _: 1 / 0)
     assert run(["train", str(tiny_recipe()), "--run-dir", str(tmp_path / "run")]) == 1
     errors = capsys.readouterr().err
     assert "internal error ZeroDivisionError" in errors

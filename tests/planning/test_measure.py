@@ -16,7 +16,8 @@ from lora_kit.recipe.load import load_recipe
 from lora_kit.train.observe import Silent
 from lora_kit.train.out_of_memory import NoRoomError
 from lora_kit.train.step import Stepper
-from lora_kit.train_run import build_job, open_inputs, open_model
+from lora_kit.inputs import open_inputs
+from lora_kit.train_run import build_job, open_model
 
 
 @dataclass
