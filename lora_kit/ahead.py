@@ -16,6 +16,7 @@ from pathlib import Path
 from lora_kit.recipe.schema import DataSpec, Recipe
 
 MOST_BYTES = 4 << 20  # of rows; more take longer than the imports, and should show how far they are
+TEXT = frozenset({".json", ".jsonl", ".csv"})  # not packed
 ABSENT = "torch"
 
 
@@ -28,7 +29,7 @@ def encode_ahead(recipe: Recipe) -> bool:
     Returns:
         Whether a process was started; it ends with this one at the latest.
     """
-    if ABSENT in sys.modules or (os.cpu_count() or 1) < 2 or _bytes(recipe.data) > MOST_BYTES:
+    if ABSENT in sys.modules or _bytes(recipe.data) > MOST_BYTES:
         return False
     try:
         child = subprocess.Popen(
@@ -54,13 +55,13 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _bytes(data: DataSpec) -> float:
-    """Size of the rows' files; infinite if they are no files here, zero for what this package ships."""
+    """Size of the rows as text; zero for what this package ships, infinite for what can't be told at once."""
     names = [data.train, *(more.train for more in data.mix), *([data.validation] if data.validation else [])]
     return sum(0.0 if name.startswith("sample:") else _size(Path(name)) for name in names)
 
 
 def _size(path: Path) -> float:
-    return float(path.stat().st_size) if path.is_file() else float("inf")
+    return float(path.stat().st_size) if path.suffix in TEXT and path.is_file() else float("inf")
 
 
 def main() -> None:

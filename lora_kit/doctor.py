@@ -119,10 +119,15 @@ def _is_installed(name: str) -> bool:
         return False
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processor() -> Iterator[Finding]:
     import torch
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     threads = torch.get_num_threads()
     found = f"{usable} cores usable, {threads} threads, {torch.backends.cpu.get_cpu_capability()}"
     if threads > usable:

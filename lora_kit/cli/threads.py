@@ -1,4 +1,4 @@
-"""How threads wait for each other where another program computes as well.
+"""Whether another program computes as well, and how threads wait for each other where it does.
 
 torch's threads on Linux (libgomp's) spin for some milliseconds before they sleep, and then hold the core that
 the one they wait for should have. SmolLM2-135M on 2 cores, one of them busy with something else: 7.0 s a
@@ -40,6 +40,17 @@ def sleep_soon_if_busy(
         time.sleep(BETWEEN_SECONDS)
     environment["GOMP_SPINCOUNT"] = SOON
     return True
+
+
+def core_is_free(running: Callable[[], int | None] | None = None) -> bool:
+    """Whether a second process would not hold this one up.
+
+    Args:
+        running: As for :func:`sleep_soon_if_busy`; where nobody knows, only this one is taken to run.
+    """
+    from lora_kit.doctor import usable_cores
+
+    return ((running or _running)() or 1) < usable_cores()
 
 
 def _running() -> int | None:

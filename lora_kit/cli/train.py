@@ -42,8 +42,7 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train the adapter of a recipe; a run that was cut goes on from its newest valid checkpoint."""
-    loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
-    _encode_ahead(loaded, path)
+    loaded, path = _begin(recipe, overrides, run_dir, allow_outside)
     with importing():
         from lora_kit.artifacts.run_dir import RunDir
         from lora_kit.audit.fresh import audit_run
@@ -77,8 +76,7 @@ def run_command(
     as_json: Json = False,
 ) -> None:
     """Do everything: train, evaluate base and adapter, merge, report. What is finished is not done again."""
-    loaded, path = load_run(recipe, overrides, run_dir, allow_outside)
-    _encode_ahead(loaded, path)
+    loaded, path = _begin(recipe, overrides, run_dir, allow_outside)
     with importing():
         from lora_kit import pipeline
         from lora_kit.cli.progress import observing
@@ -133,13 +131,18 @@ def _remember(recipe: "Recipe", path: Path, ended: float | None = None) -> None:
     remember_run(recipe, path, ended=ended)
 
 
-def _encode_ahead(recipe: "Recipe", path: Path) -> None:
-    """Encode the rows of a run that begins now, while torch is imported."""
+def _begin(
+    name: str, overrides: list[str] | None, run_dir: Path | None, allow_outside: list[Path] | None
+) -> tuple["Recipe", Path]:
+    """As :func:`load_run`; a new run's rows are encoded while torch is imported, if a core is free."""
     from lora_kit.ahead import encode_ahead
     from lora_kit.artifacts.run_dir import RunDir
+    from lora_kit.cli.threads import core_is_free
 
-    if not RunDir(path).state.is_file():
+    recipe, path = load_run(name, overrides, run_dir, allow_outside)
+    if not RunDir(path).state.is_file() and core_is_free():
         encode_ahead(recipe)
+    return recipe, path
 
 
 def _is_finished(path: Path) -> bool:

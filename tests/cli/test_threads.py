@@ -2,7 +2,8 @@
 
 import pytest
 
-from lora_kit.cli.threads import SETTINGS, SOON, sleep_soon_if_busy
+from lora_kit import doctor
+from lora_kit.cli.threads import SETTINGS, SOON, core_is_free, sleep_soon_if_busy
 
 
 @pytest.mark.parametrize(("seen", "busy"), [([2], True), ([3, 2], True), ([2, 1], False), ([None], False)])
@@ -23,3 +24,16 @@ def test_what_the_user_set_stays(name: str) -> None:
 
 def test_commands_that_do_not_compute_do_not_look() -> None:
     assert not sleep_soon_if_busy("runs", {}, lambda: pytest.fail("looked"))
+
+
+@pytest.mark.parametrize(("running", "free"), [(1, True), (3, True), (4, False), (9, False), (None, True)])
+def test_a_core_is_free_where_fewer_threads_run_than_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch, running: int | None, free: bool
+) -> None:
+    monkeypatch.setattr(doctor, "usable_cores", lambda: 4)
+    assert core_is_free(lambda: running) is free
+
+
+def test_one_core_is_never_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "usable_cores", lambda: 1)
+    assert not core_is_free(lambda: None)

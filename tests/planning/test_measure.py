@@ -9,6 +9,7 @@ import pytest
 
 from lora_kit.artifacts.run_dir import open_run
 from lora_kit.data.collate import MicroBatch
+from lora_kit.inputs import open_inputs
 from lora_kit.model.base import find_base
 from lora_kit.planning.case import Case
 from lora_kit.planning.measure import HEAVIEST, MEDIAN, SHORTEST, Measured, Measurement
@@ -16,7 +17,6 @@ from lora_kit.recipe.load import load_recipe
 from lora_kit.train.observe import Silent
 from lora_kit.train.out_of_memory import NoRoomError
 from lora_kit.train.step import Stepper
-from lora_kit.inputs import open_inputs
 from lora_kit.train_run import build_job, open_model
 
 
