@@ -33,11 +33,8 @@ def sleep_soon_if_busy(
     """
     if command not in COMPUTING or any(name in environment for name in SETTINGS):
         return False
-    look = running or _running
-    for _ in range(LOOKS):
-        if (look() or 0) <= 1:
-            return False
-        time.sleep(BETWEEN_SECONDS)
+    if not _always_running(2, running):
+        return False
     environment["GOMP_SPINCOUNT"] = SOON
     return True
 
@@ -50,7 +47,17 @@ def core_is_free(running: Callable[[], int | None] | None = None) -> bool:
     """
     from lora_kit.doctor import usable_cores
 
-    return ((running or _running)() or 1) < usable_cores()
+    return not _always_running(usable_cores(), running)
+
+
+def _always_running(threads: int, running: Callable[[], int | None] | None) -> bool:
+    """Whether so many threads want a core, this one among them, each time that one looks."""
+    for look in range(LOOKS):
+        if look:
+            time.sleep(BETWEEN_SECONDS)
+        if ((running or _running)() or 1) < threads:
+            return False
+    return True
 
 
 def _running() -> int | None:
