@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from lora_kit.model.standby import families_stand_by
 from lora_kit.recipe.schema import DataSpec, Recipe
 
 MOST_BYTES = 4 << 20  # of rows; more take longer than the imports, and should show how far they are
@@ -68,6 +69,7 @@ def main() -> None:
     """Encode the rows of the recipe that stands on stdin."""
     gc.disable()  # as in cli/importing.py, and this process is short
     sys.modules[ABSENT] = None  # type: ignore[assignment]  # whoever asks is told that it is not installed
+    families_stand_by()
     from lora_kit.harness.suite_texts import suite_texts
     from lora_kit.inputs import open_inputs
     from lora_kit.model.base import find_base

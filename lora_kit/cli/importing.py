@@ -1,4 +1,4 @@
-"""Imports of torch, transformers and peft in less time: bitsandbytes stands by, and no cycles are collected.
+"""Imports of torch, transformers and peft in less time: some of it stands by, and no cycles are collected.
 
 Hundreds of thousands of objects are made, none of them garbage; Python looks through them again and again.
 """
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lora_kit.model.standby import stand_by
+from lora_kit.model.standby import families_stand_by, stand_by
 
 
 @contextmanager
@@ -18,6 +18,7 @@ def importing() -> Iterator[None]:
         yield
         return
     stand_by()
+    families_stand_by()
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,19 +1,23 @@
-"""bitsandbytes on standby: imported by whoever uses something of it, not by whoever might.
+"""Modules on standby: imported by whoever uses something of them, not by whoever might.
 
-peft imports it with itself, which takes a second (torch's compiler wraps its functions), for nothing where
-no weight is quantized. ``importlib.util.LazyLoader`` doesn't do: it imports as soon as a library asks whether
-the module is there, which peft, transformers and accelerate do by its ``__spec__``.
+peft imports bitsandbytes with itself, which takes a second (torch's compiler wraps its functions), for nothing
+where no weight is quantized. ``transformers.models`` looks through its 450 folders to learn what each defines,
+half a second, which nobody needs who imports a folder by its name. ``importlib.util.LazyLoader`` doesn't do: it
+imports as soon as a library asks whether the module is there, which peft, transformers and accelerate do by its
+``__spec__``.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, module_from_spec
 from threading import RLock
 from types import ModuleType
 from typing import Any
 
 NAME = "bitsandbytes"
+FAMILIES = "transformers.models"
 _lock = RLock()
 
 
@@ -26,7 +30,7 @@ class _Standby(ModuleType):
             raise AttributeError(name)
         with _lock:
             if type(self) is _Standby:
-                self.__class__ = ModuleType  # type: ignore[assignment]
+                self.__class__ = _Executed
                 self.__dict__["__path__"] = spec.submodule_search_locations
                 try:
                     spec.loader.exec_module(self)
@@ -36,22 +40,49 @@ class _Standby(ModuleType):
         return getattr(self, name)
 
 
+class _Executed(ModuleType):
+    """A module that stood by; its code may have put another one into its place, as transformers' does."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the module has
+        now = sys.modules.get(self.__name__, self)
+        if now is self:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(now, name)
+
+
 def stand_by() -> bool:
     """Let the next ``import bitsandbytes`` be quick; anything that is taken from it then imports it.
 
     Returns:
         Whether it stands by: not if it isn't installed, or was imported before.
     """
-    if NAME in sys.modules:
-        return False
-    spec = find_spec(NAME)
+    spec = None if NAME in sys.modules else find_spec(NAME)
     if spec is None:
         return False
-    module = module_from_spec(spec)
-    del module.__path__  # asked for by an import of a part, before which the whole has to be there
-    module.__class__ = _Standby
-    sys.modules[NAME] = module
+    # A path is asked for by an import of a part, before which the whole has to be there.
+    del _put(spec).__path__
     return True
+
+
+def families_stand_by() -> bool:
+    """Let ``import transformers.models.llama`` and the like be quick; anything else that is taken imports all.
+
+    Returns:
+        Whether they stand by: not if transformers isn't installed, or they were imported before.
+    """
+    parent = None if FAMILIES in sys.modules else find_spec(FAMILIES.partition(".")[0])
+    spec = parent and PathFinder.find_spec(FAMILIES, parent.submodule_search_locations)
+    if spec is None or spec.loader is None:
+        return False
+    _put(spec)
+    return True
+
+
+def _put(spec: ModuleSpec) -> ModuleType:
+    module = module_from_spec(spec)
+    module.__class__ = _Standby
+    sys.modules[spec.name] = module
+    return module
 
 
 @contextmanager
