@@ -1,10 +1,10 @@
 """Modules on standby: imported by whoever uses something of them, not by whoever might.
 
-peft imports bitsandbytes with itself, which takes a second (torch's compiler wraps its functions), for nothing
-where no weight is quantized. ``transformers.models`` looks through its 450 folders to learn what each defines,
-half a second, which nobody needs who imports a folder by its name. ``importlib.util.LazyLoader`` doesn't do: it
-imports as soon as a library asks whether the module is there, which peft, transformers and accelerate do by its
-``__spec__``.
+peft imports bitsandbytes with itself, which takes a second (torch's compiler wraps its functions), for
+nothing where no weight is quantized. ``transformers.models`` looks through its 450 folders to learn what each
+defines, half a second that nobody needs who imports a folder by its name. ``importlib.util.LazyLoader``
+doesn't do: it imports as soon as a library asks whether the module is there, which peft, transformers and
+accelerate do by its ``__spec__``.
 """
 
 import sys
@@ -30,7 +30,7 @@ class _Standby(ModuleType):
             raise AttributeError(name)
         with _lock:
             if type(self) is _Standby:
-                self.__class__ = _Executed
+                self.__class__ = _Executed  # type: ignore[assignment]
                 self.__dict__["__path__"] = spec.submodule_search_locations
                 try:
                     spec.loader.exec_module(self)
@@ -65,7 +65,7 @@ def stand_by() -> bool:
 
 
 def families_stand_by() -> bool:
-    """Let ``import transformers.models.llama`` and the like be quick; anything else that is taken imports all.
+    """Let ``import transformers.models.llama`` and the like be quick; whatever else is taken imports all.
 
     Returns:
         Whether they stand by: not if transformers isn't installed, or they were imported before.

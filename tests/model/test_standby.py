@@ -98,3 +98,50 @@ def test_one_that_is_broken_is_an_import_error_each_time(
     with pytest.raises(ImportError, match="no libcudart"):
         importlib.import_module("broken_library.nn")
     assert "broken_library" not in sys.modules
+
+
+FAMILIES = """
+import sys
+from lora_kit.model.standby import families_stand_by
+assert families_stand_by() and not families_stand_by()
+import transformers
+from transformers.models.llama.modeling_llama import LlamaModel
+models = sys.modules["transformers.models"]
+assert transformers.models is models and models.llama
+assert "transformers.models.bert" not in sys.modules
+assert type(models).__name__ == "_Standby"
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from transformers.models import bert, BertConfig; assert BertConfig is bert.BertConfig",
+        "assert models.BertConfig is transformers.BertConfig",
+        "assert not hasattr(models, 'nothing')",
+    ],
+)
+def test_the_folders_of_models_are_looked_through_once_somebody_asks(use: str) -> None:
+    code = f"{FAMILIES}{use}\nassert type(sys.modules['transformers.models']).__name__ == '_LazyModule'\n"
+    code += "assert models.GPT2Config is transformers.GPT2Config\n"  # whoever has the first module
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_auto_classes_need_no_look_through_the_folders() -> None:
+    code = (
+        f"{FAMILIES}from transformers import AutoModelForCausalLM\n"
+        "config = transformers.GPTNeoXConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, "
+        "num_attention_heads=1, vocab_size=9)\n"
+        "assert AutoModelForCausalLM.from_config(config)\n"
+        "assert type(sys.modules['transformers.models']).__name__ == '_Standby'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_families_that_are_imported_don_t_stand_by() -> None:
+    from lora_kit.model.standby import families_stand_by
+
+    importlib.import_module("transformers.models")
+    assert not families_stand_by()
