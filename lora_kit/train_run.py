@@ -11,23 +11,19 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from lora_kit.artifacts.adapter import save_adapter
 from lora_kit.artifacts.checkpoint import saved_steps
 from lora_kit.artifacts.commit import write_file, write_json
 from lora_kit.artifacts.disk import require_free
 from lora_kit.artifacts.manifest import read_object
-from lora_kit.artifacts.metrics_log import stable_digest
-from lora_kit.artifacts.model_card import model_card
 from lora_kit.artifacts.run_dir import RunDir, open_run
-from lora_kit.assemble import tokenizer_files
 from lora_kit.audit.duration import audit_seconds
 from lora_kit.audit.held_out import measured_sample
 from lora_kit.audit.start import audit_start
 from lora_kit.data.sources import refuse_changed
-from lora_kit.errors import DivergedError, LoraKitError, RecipeError
+from lora_kit.errors import RecipeError
 from lora_kit.harness.suite_texts import suite_texts
 from lora_kit.inputs import Inputs, open_inputs, run_base
-from lora_kit.model.adapter_inject import adapter_config, adapter_tensors, add_adapter
+from lora_kit.model.adapter_inject import add_adapter
 from lora_kit.model.base import BaseFiles
 from lora_kit.model.context import check_longest
 from lora_kit.model.engine import choose_number_type, offload_activations
@@ -36,14 +32,15 @@ from lora_kit.model.memory import keep_freed_memory, recompute_layers
 from lora_kit.model.predict_memory import predict_memory
 from lora_kit.model.token_rows import token_ids
 from lora_kit.model.unmap import own_weights
-from lora_kit.recipe.fingerprint import recipe_fingerprint, training_fingerprint
+from lora_kit.recipe.fingerprint import training_fingerprint
 from lora_kit.recipe.load import dump_recipe, load_resolved, portable
 from lora_kit.recipe.schema import Recipe
 from lora_kit.recipe.sizes import parse_size
+from lora_kit.saving import save_last_good, save_result
 from lora_kit.train.clock import Session, now
 from lora_kit.train.deadline_record import close_deadline
 from lora_kit.train.frozen_trunk import use_trunk_cache
-from lora_kit.train.job import Foretold, TrainJob, TrainResult, deadline_of
+from lora_kit.train.job import Foretold, TrainJob, deadline_of
 from lora_kit.train.loop import train
 from lora_kit.train.observe import Observer
 from lora_kit.train.plan import CHECKPOINT_PARTS, checkpoints_at_once, plan_training
@@ -111,11 +108,11 @@ def train_recipe(
                 job,
                 watched,
                 allow_inexact=allow_inexact,
-                on_failed=lambda error: _save_last_good(recipe, inputs, job, error),
+                on_failed=lambda error: save_last_good(recipe, inputs, job, error),
             )
         observer.phase("saving the adapter")
         sample = measured_sample(job, result.tensors) if recipe.engine.audit == "on" else None
-        _save(recipe, inputs, job, result, run.adapter, sample)
+        save_result(recipe, inputs, job, result, run.adapter, sample)
         run.update_state(
             status="finished",
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -231,63 +228,3 @@ def _apply_engine(recipe: Recipe, inputs: Inputs, model: PeftModel, observer: Ob
                 **runtime_identity(),
             },
         )
-
-
-def _save_last_good(recipe: Recipe, inputs: Inputs, job: TrainJob, error: LoraKitError) -> None:
-    result = TrainResult(0, job.plan.steps, None, inexact=(), tensors=adapter_tensors(job.model))
-    _save(recipe, inputs, job, result, job.run.path / "last_good")
-    if isinstance(error, DivergedError):  # a run that was out of memory can go on
-        job.run.update_state(status="diverged")
-
-
-def _save(
-    recipe: Recipe,
-    inputs: Inputs,
-    job: TrainJob,
-    result: TrainResult,
-    folder: Path,
-    sample: dict[str, Any] | None = None,
-) -> None:
-    """Write the adapter in PEFT's format, with all that is needed to use and to trust it."""
-    files = tokenizer_files(inputs.files.folder)
-    own = recipe.data.template.endswith(".jinja")
-    template = "model" if own else recipe.data.template  # the user's file travels as the model's own template
-    provenance = {
-        "base": {
-            "source": recipe.base.model,
-            "revision": inputs.files.revision,
-            "fingerprint": inputs.files.fingerprint,
-            "dtype": recipe.base.dtype,
-        },
-        "quantization": recipe.quantization.model_dump(),
-        "init": recipe.lora.init,
-        "template": {"name": template, "fingerprint": inputs.encoder.template.fingerprint},
-        "system": recipe.data.system,
-        "tokenizer_fingerprint": inputs.encoder.tokenizer.fingerprint,
-        "encoder_fingerprint": inputs.encoder.fingerprint,
-        "recipe_fingerprint": recipe_fingerprint(recipe),
-        "training_fingerprint": training_fingerprint(recipe),
-        "data_fingerprint": inputs.data.fingerprint,
-        "step": result.step,
-        "steps": result.steps,
-        "validation_loss": result.validation_loss,
-        "sample": sample,
-        "inexact": list(result.inexact),
-        "metrics_digest": stable_digest(job.run.metrics),
-        "runtime": runtime_identity(),
-    }
-    metrics: dict[str, float] = {"Steps": result.steps, "Kept step": result.step}
-    if result.validation_loss is not None:
-        metrics["Held-out loss (nats per token)"] = result.validation_loss
-    save_adapter(
-        folder,
-        tensors=result.tensors,
-        config=adapter_config(job.model, recipe.base.model),
-        provenance=provenance,
-        files={
-            **files,
-            **({"chat_template.jinja": Path(recipe.data.template)} if own else {}),
-            "recipe.yaml": dump_recipe(recipe).encode(),
-            "README.md": model_card(provenance, metrics).encode(),
-        },
-    )

@@ -1,7 +1,9 @@
 """How long the audit of an adapter takes, foretold for a run that has to be over in time."""
 
+from collections.abc import Sequence
+
 from lora_kit.audit.held_out import sample
-from lora_kit.audit.stopping import MOST_SECONDS, TRIAL, prompts_of
+from lora_kit.audit.stopping import MOST_SECONDS, TRIAL, Prompt, prompts_of
 from lora_kit.train.deadline_record import DeadlineRecord
 from lora_kit.train.job import Foretold, Known, TrainJob
 
@@ -20,6 +22,11 @@ def most_answering(deadline: DeadlineRecord | None) -> float:
     return min(MOST_SECONDS, ANSWERING * deadline.allotted_seconds) if deadline else MOST_SECONDS
 
 
+def longest_answer(prompts: Sequence[Prompt]) -> int:
+    """Return how many tokens one after the other are made at most, the trial's among them."""
+    return TRIAL + max((prompt.limit for prompt in prompts), default=0)
+
+
 def audit_seconds(job: TrainJob) -> Foretold:
     """Return what foretells the audit of a run's adapter.
 
@@ -29,7 +36,7 @@ def audit_seconds(job: TrainJob) -> Foretold:
     rows = sample(job.train, job.validation)
     prompts = prompts_of(rows)
     tokens = 2 * sum(len(row.input_ids) for row in rows) + 2 * sum(len(prompt.ids) for prompt in prompts)
-    longest = TRIAL + max((prompt.limit for prompt in prompts), default=0)
+    longest = longest_answer(prompts)
     weights = sum(one.numel() * one.element_size() for one in job.model.parameters())
     reading = reading_seconds(weights, job.accelerator.device.type)
 

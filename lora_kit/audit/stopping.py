@@ -58,7 +58,7 @@ def check_stopping(
         model: In evaluation mode.
         prompts: What is answered.
         stop_ids: Ids that end an answer.
-        most_seconds: Of answering, as far as that can be told beforehand.
+        most_seconds: Of answering, as far as that can be told beforehand; the first tokens are made anyway.
 
     Returns:
         The finding, and its numbers as JSON.
@@ -68,9 +68,10 @@ def check_stopping(
     if not asked:
         return Finding(NAME, "there is no prompt with room for an answer", "skipped"), {}
     began = time.perf_counter()
-    _answers(model, asked, TRIAL, stop_ids)
-    there_is_time_for = max(TRIAL, int(most_seconds * TRIAL / (time.perf_counter() - began)))
-    answers = _answers(model, asked, there_is_time_for, stop_ids)
+    answers, there_is_time_for = _answers(model, asked, TRIAL, stop_ids), TRIAL
+    spent = time.perf_counter() - began
+    if (more := int((most_seconds - spent) * TRIAL / spent)) > TRIAL:
+        answers, there_is_time_for = _answers(model, asked, more, stop_ids), more
     stopped = sum(answer[-1] in stop_ids for answer in answers)
     longest = min(there_is_time_for, max(prompt.limit for prompt in asked))
     numbers = {"prompts": len(asked), "stopped": stopped, "most_tokens": longest}

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lora_kit.audit.duration import longest_answer, most_answering
 from lora_kit.audit.held_out import sample
-from lora_kit.audit.stopping import TRIAL, prompts_of
+from lora_kit.audit.stopping import prompts_of
 from lora_kit.data.types import Example
 from lora_kit.planning.cost import CostModel
 from lora_kit.planning.flops import Flops
@@ -65,7 +66,7 @@ def last_audit(
     trained = sum(row.trained_tokens for row in rows)
     losses = 2 * cost.seconds(Work(0, len(rows) / 4, tokens, trained, tokens * tokens / len(rows)), flops)
     prompts = prompts_of(rows)
-    answers = TRIAL + max((prompt.limit for prompt in prompts), default=0)
     read = 2 * cost.seconds(Work(0, 1, sum(len(prompt.ids) for prompt in prompts), len(prompts)), flops)
     token = flops.forward * cost.flop * flops.of(Work(0, 1, len(prompts), len(prompts))) + pace.reading
-    return pace.starting + pace.forward * (losses + read) + answers * token
+    answers = min(longest_answer(prompts) * token, most_answering(None))
+    return pace.starting + pace.forward * (losses + read) + answers

@@ -233,7 +233,7 @@ def test_a_run_with_a_failed_audit_ends_with_a_report(
     assert not (finished / "merged").exists()
 
 
-def test_stopping(finished: Path) -> None:
+def test_stopping(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_target(str(finished))
     every = frozenset(range(300))
     asked = [Prompt((5, 6, 7), 9), Prompt((5, 8), 4), Prompt(tuple(range(256)), 4)]
@@ -242,7 +242,11 @@ def test_stopping(finished: Path) -> None:
     assert found.level == "passed"
     found, numbers = check_stopping(opened.model, asked, frozenset())
     assert (found.level, numbers["stopped"]) == ("warning", 0)
+    begun = []
+    true_start = stopping.start_decoding
+    monkeypatch.setattr(stopping, "start_decoding", lambda *a, **b: begun.append(1) or true_start(*a, **b))
     found, numbers = check_stopping(opened.model, asked, frozenset(), most_seconds=0.0)
+    assert begun == [1]  # the answers of the trial count where there is no time for others
     assert numbers == {"prompts": 2, "stopped": 0, "most_tokens": stopping.TRIAL}
     assert found.level == "skipped"
     assert check_stopping(opened.model, asked[2:], every)[0].level == "skipped"
