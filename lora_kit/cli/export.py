@@ -53,6 +53,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"{report['file']}: {report['bytes'] / 1e6:.1f} MB, {report['architecture']} {report['quant']}"
         )
+    if "types" in report:
+        most_first = sorted(report["types"].items(), key=lambda one: -one[1])
+        lines.append("numbers: " + ", ".join(f"{count} tensors {name}" for name, count in most_first))
     same = report.get("ollama_same_tokens") or report.get("same_tokens")
     if same:
         lines.append(
