@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_kit.cli.console import emit_json
+from lora_kit.cli.importing import importing
 from lora_kit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ def list_command(
     as_json: Json = False,
 ) -> None:
     """List the adapters of a folder: rank, alpha, layers, base, template, size; damaged ones too."""
-    from lora_kit.cli.show_adapters import show_adapters
-    from lora_kit.export.adapter_facts import adapters_in
+    with importing():
+        from lora_kit.cli.show_adapters import show_adapters
+        from lora_kit.export.adapter_facts import adapters_in
 
     found = adapters_in(folder)
     if as_json:
@@ -38,10 +40,11 @@ def list_command(
 @app.command("inspect")
 def inspect_command(target: Adapter, *, as_json: Json = False) -> None:
     """Show what an adapter adds to each layer: length, largest stretch, effective rank."""
-    from lora_kit.assemble import saved_adapter
-    from lora_kit.audit.weights import layer_norms, layers_json
-    from lora_kit.cli.show_adapters import show_layers
-    from lora_kit.export.adapter_facts import facts_of
+    with importing():
+        from lora_kit.assemble import saved_adapter
+        from lora_kit.audit.weights import layer_norms, layers_json
+        from lora_kit.cli.show_adapters import show_layers
+        from lora_kit.export.adapter_facts import facts_of
 
     saved = saved_adapter(target)
     facts, layers = facts_of(target.resolve().name, saved), layer_norms(saved)
@@ -59,7 +62,8 @@ def sum_command(
     as_json: Json = False,
 ) -> None:
     """Add adapters of one base, each with its weight (1 if none is given), without cutting any rank."""
-    from lora_kit.export.adapter_sum import sum_adapters
+    with importing():
+        from lora_kit.export.adapter_sum import sum_adapters
 
     _show(sum_adapters([_part(text) for text in parts], out), as_json=as_json)
 
@@ -75,7 +79,8 @@ def subtract_command(
     """Take adapters away from another of the same base."""
     from dataclasses import replace
 
-    from lora_kit.export.adapter_sum import sum_adapters
+    with importing():
+        from lora_kit.export.adapter_sum import sum_adapters
 
     taken = [replace(part, weight=-part.weight) for part in map(_part, others)]
     _show(sum_adapters([_opened(minuend, 1.0), *taken], out), as_json=as_json)
@@ -96,8 +101,9 @@ def rescale_command(
     as_json: Json = False,
 ) -> None:
     """Write an adapter with another alpha that adds the same: for tools that read alpha in their own way."""
-    from lora_kit.assemble import saved_adapter
-    from lora_kit.export.adapter_sum import rescale_adapter
+    with importing():
+        from lora_kit.assemble import saved_adapter
+        from lora_kit.export.adapter_sum import rescale_adapter
 
     made = rescale_adapter(saved_adapter(target), out, alpha=alpha, rank_stabilized=rank_stabilized)
     _show(made, as_json=as_json)
