@@ -7,13 +7,13 @@ messages, what the other could not.
 
 import atexit
 import gc
-import os
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from lora_kit.model.standby import families_stand_by
+from lora_kit.own_process import own_command, own_environment
 from lora_kit.recipe.schema import DataSpec, Recipe
 
 MOST_BYTES = 4 << 20  # of rows; more take longer than the imports, and should show how far they are
@@ -28,17 +28,17 @@ def encode_ahead(recipe: Recipe) -> bool:
         recipe: The recipe, its paths absolute.
 
     Returns:
-        Whether a process was started; it ends with this one at the latest.
+        Whether a process was started; it ends by itself after some seconds, or with this one.
     """
     if ABSENT in sys.modules or _bytes(recipe.data) > MOST_BYTES:
         return False
     try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "lora_kit.ahead"],
+        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            own_command("lora_kit.ahead"),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},  # who fetches something shows how far it is
+            env=own_environment(HF_HUB_OFFLINE="1"),  # who fetches something shows how far it is
             start_new_session=True,  # Ctrl-C is the parent's affair
         )
     except OSError:

@@ -1,19 +1,16 @@
 """The audit of a run's adapter in a process that knows nothing of its training."""
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 from lora_kit.artifacts.run_dir import RunDir
 from lora_kit.audit.end import adapter_identity
 from lora_kit.audit.findings import Audit, read_audit, read_parts
 from lora_kit.errors import IncompleteError
 from lora_kit.model.memory import return_freed_memory
+from lora_kit.own_process import own_command, own_environment
 from lora_kit.train.observe import Observer
 from lora_kit.train.out_of_memory import release
 
-PACKAGE = Path(__file__).parents[1]
 PHASE = "· "  # how the command line begins a line about a part of the work
 
 
@@ -56,13 +53,9 @@ def _known(run: RunDir) -> Audit | None:
 def _in_fresh_process(run: RunDir, observer: Observer) -> str:
     """Run the command; pass on what it is at; return the last line that is none of these."""
     last = ""
-    # -P: a file beside the user's rows must not stand for a module.
-    command = [sys.executable, "-P", "-m", PACKAGE.name, "audit", str(run.path), "--json"]
-    path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-    plain = {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "COLUMNS": "1000", "NO_COLOR": "1"}
     with subprocess.Popen(  # noqa: S603 - our own command
-        command,
-        env={**os.environ, **plain},
+        own_command("lora_kit", "audit", str(run.path), "--json"),
+        env=own_environment(PYTHONIOENCODING="utf-8", COLUMNS="1000", NO_COLOR="1"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -7,7 +7,6 @@ the least square error, so that no tight bound holds; these are wide enough for 
 """
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from lora_kit.export.gguf.plan import ExportPlan, PlannedTensor
 from lora_kit.export.gguf.quantize import BY_CODE, Array, NumberType, rounded_by
 from lora_kit.export.gguf.write import Progress, Value, write_gguf
 from lora_kit.model.gguf_file import read_gguf
+from lora_kit.own_process import own_command, own_environment
 
 K_QUANTS = {"q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}  # llama.cpp's numbers for files that are mostly of it
 SOURCE = "f16"  # what the quantizer is given
@@ -90,9 +90,13 @@ def _as_written(tensor: PlannedTensor, kind: NumberType | None, path: Path) -> P
 
 def _quantize(whole: Path, path: Path, file_code: int) -> None:
     """In a process of its own: llama.cpp ends it over what it dislikes."""
-    command = [sys.executable, "-P", "-m", "lora_kit.export.gguf.llama_quantize", str(whole), str(path)]
     done = subprocess.run(  # noqa: S603 - our own interpreter and module
-        [*command, str(file_code)], capture_output=True, text=True, errors="replace", check=False
+        own_command("lora_kit.export.gguf.llama_quantize", str(whole), str(path), str(file_code)),
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     if done.returncode or not path.is_file():
         said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]

@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from lora_kit.errors import ModelError
+from lora_kit.own_process import own_command, own_environment
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _FLOAT32 = 0  # ggml's number for it
@@ -107,7 +108,12 @@ class LlamaTokenizer:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._process = Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", __name__, str(path)], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True
+            own_command(__name__, str(path)),
+            env=own_environment(),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
         )
         self._answer()
 
