@@ -56,9 +56,9 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def _bytes(data: DataSpec) -> float:
-    """Size of the rows as text; zero for what this package ships, infinite for what can't be told at once."""
+    """Size of the rows as text; infinite where that can't be told at once."""
     names = [data.train, *(more.train for more in data.mix), *([data.validation] if data.validation else [])]
-    return sum(0.0 if name.startswith("sample:") else _size(Path(name)) for name in names)
+    return sum(_size(Path(name)) for name in names)
 
 
 def _size(path: Path) -> float:

@@ -1,7 +1,6 @@
 """Rows that another process encoded while this one imported torch are found; other rows are not lost."""
 
 import atexit
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +13,9 @@ from lora_kit.ahead import encode_ahead
 from lora_kit.data import prepare
 from lora_kit.inputs import open_inputs
 from lora_kit.model.base import find_base
+from lora_kit.own_process import own_environment
 from lora_kit.recipe.load import load_recipe
-from lora_kit.recipe.schema import Recipe
+from lora_kit.recipe.schema import DataSpec, Recipe
 
 Started = list["subprocess.Popen[bytes]"]
 
@@ -95,9 +95,27 @@ def test_many_rows_are_left_to_who_shows_how_far_it_is(
 
 
 def test_samples_of_this_package_are_few() -> None:
-    spec = {"train": "sample:alpaca", "format": "alpaca"}
-    assert ahead._bytes(prepare.DataSpec.model_validate(spec)) == 0
-    assert json.loads(prepare.DataSpec.model_validate(spec).model_dump_json())["train"] == spec["train"]
+    spec = DataSpec(train=str(Path(ahead.__file__).parents[1] / "data/alpaca_sample.json"), format="alpaca")
+    assert 0 < ahead._bytes(spec) < ahead.MOST_BYTES
+
+
+def test_a_base_that_is_to_be_converted_is_left(tmp_path: Path) -> None:
+    """Where there is no torch, a conversion ends before it reads or writes anything."""
+    code = (
+        "import sys; from pathlib import Path; sys.modules['torch'] = None\n"
+        "from lora_kit.model.gguf_convert import convert\n"
+        "convert(Path('nowhere.gguf'), Path('.'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "import of torch halted" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_process_no_harm(recipe: Recipe, children: Started, monkeypatch: pytest.MonkeyPatch) -> None:

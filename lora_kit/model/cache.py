@@ -30,8 +30,12 @@ def build_folder(target: Path, fill: Callable[[Path], None]) -> Path:
                 unfinished = target.with_name(f".tmp-{target.name}")
                 shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir()
-                fill(unfinished)
-                _sync(unfinished)
+                try:
+                    fill(unfinished)
+                    _sync(unfinished)
+                except BaseException:  # a disk that is full has no room for half a model
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                    raise
                 unfinished.rename(target)
                 _sync_path(target.parent)
     except OSError as error:

@@ -65,6 +65,8 @@ def convert(path: Path, folder: Path) -> None:
         ModelError: The file is damaged, or transformers can't make sense of it.
         MachineError: Not enough memory.
     """
+    import torch  # noqa: F401 - first: where there is none, nothing of a large file is read
+
     header = check_gguf(path)
     digits_apart = header.metadata.get("tokenizer.ggml.pre") in DIGITS_APART
     link = folder / "model.gguf"  # alone in its folder: transformers looks at what lies beside a model

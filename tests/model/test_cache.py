@@ -49,6 +49,17 @@ def test_what_a_killed_process_left_is_not_used(tmp_path: Path) -> None:
     assert not leftover.exists()
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError, KeyboardInterrupt])
+def test_what_fails_halfway_takes_no_room(tmp_path: Path, error: BaseException) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "half").write_bytes(b"a")
+        raise error
+
+    with pytest.raises((MachineError, ValueError, KeyboardInterrupt)):
+        build_folder(tmp_path / "cache" / "built", fill)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["built.lock"]
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="LORA_KIT_CACHE"):
