@@ -48,14 +48,7 @@ def export_command(
 
 
 def _lines(report: dict[str, Any]) -> list[str]:
-    lines = [f"written: {report['folder']}"]
-    if "bytes" in report:
-        lines.append(
-            f"{report['file']}: {report['bytes'] / 1e6:.1f} MB, {report['architecture']} {report['quant']}"
-        )
-    if "types" in report:
-        most_first = sorted(report["types"].items(), key=lambda one: -one[1])
-        lines.append("numbers: " + ", ".join(f"{count} tensors {name}" for name, count in most_first))
+    lines = [f"written: {report['folder']}", *_file_lines(report)]
     same = report.get("ollama_same_tokens") or report.get("same_tokens")
     if same:
         lines.append(
@@ -75,4 +68,15 @@ def _lines(report: dict[str, Any]) -> list[str]:
         )
     if report.get("modelfile"):
         lines.append(f"next: ollama create {report['name']} -f {report['folder']}/{report['modelfile']}")
+    return lines
+
+
+def _file_lines(report: dict[str, Any]) -> list[str]:
+    if "bytes" not in report:
+        return []
+    size = f"{report['bytes'] / 1e6:.1f} MB"
+    lines = [f"{report['file']}: {size}, {report['architecture']} {report['quant']}"]
+    if "types" in report:
+        most_first = sorted(report["types"].items(), key=lambda one: -one[1])
+        lines.append("tensors: " + ", ".join(f"{name} in {count}" for name, count in most_first))
     return lines

@@ -27,22 +27,25 @@ def build_folder(target: Path, fill: Callable[[Path], None]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(f"{target.name}.lock")):
             if not target.is_dir():
-                unfinished = target.with_name(f".tmp-{target.name}")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                unfinished.mkdir()
-                try:
-                    fill(unfinished)
-                    _sync(unfinished)
-                except BaseException:  # a disk that is full has no room for half a model
-                    shutil.rmtree(unfinished, ignore_errors=True)
-                    raise
-                unfinished.rename(target)
+                _filled(target.with_name(f".tmp-{target.name}"), fill).rename(target)
                 _sync_path(target.parent)
     except OSError as error:
         raise MachineError(
             f"the cache can't be written: {error}", where=str(target), cure="free space or set LORA_KIT_CACHE"
         ) from error
     return target
+
+
+def _filled(unfinished: Path, fill: Callable[[Path], None]) -> Path:
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        fill(unfinished)
+        _sync(unfinished)
+    except BaseException:  # a disk that is full has no room for half a model
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return unfinished
 
 
 def _sync(folder: Path) -> None:

@@ -9,7 +9,7 @@ def test_a_file_of_many_kinds_says_so() -> None:
     assert _lines({"folder": "out", **made, "types": types}) == [
         "written: out",
         "m.gguf: 105.8 MB, llama q4_k_m",
-        "numbers: 148 tensors q5_0, 63 tensors q8_0, 61 tensors f32",
+        "tensors: q5_0 in 148, q8_0 in 63, f32 in 61",
     ]
 
 
