@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from lora_kit.artifacts.disk import free_bytes, readable_bytes
 from lora_kit.cache_place import cache_dir
+from lora_kit.own_process import usable_cores
 
 Status = Literal["ok", "note", "broken"]
 PACKAGE = "lora-kit"
@@ -117,11 +118,6 @@ def _is_installed(name: str) -> bool:
         return bool(version(name))
     except PackageNotFoundError:
         return False
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> Iterator[Finding]:

@@ -1,10 +1,15 @@
-"""Processes of our own: the same interpreter and package, and nothing that lies in the user's folder."""
+"""What this process may use, and how it starts others of ours; no file of the user stands for a module."""
 
 import os
 import sys
 from pathlib import Path
 
 _PLACE = Path(__file__).parents[1]
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def own_command(module: str, *arguments: str) -> list[str]:

@@ -234,6 +234,17 @@ def tiny_recipe(tmp_path: Path, recipe_in: Callable[..., Path]) -> Callable[...,
 
 
 @pytest.fixture(scope="session")
+def fresh_python() -> Callable[[str], None]:
+    """Run code in a process that has imported nothing yet; it has to end well."""
+
+    def run(code: str) -> None:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def recipe_in(tiny_folder: TinyFolder) -> Callable[..., Path]:
     """Factory ``recipe_in(folder, family, **sections)``, as ``tiny_recipe``, for runs that tests share."""
     import json

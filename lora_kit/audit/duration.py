@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from lora_kit.audit.held_out import sample
 from lora_kit.audit.stopping import MOST_SECONDS, TRIAL, Prompt, prompts_of
-from lora_kit.train.deadline_record import DeadlineRecord
 from lora_kit.train.job import Foretold, Known, TrainJob
 
 ANSWERING = 0.05  # of the time that a run has: models that don't stop would take the most
@@ -17,9 +16,9 @@ def reading_seconds(weights: float, device: str) -> float:
     return weights / READING.get(device, READING["cuda"])
 
 
-def most_answering(deadline: DeadlineRecord | None) -> float:
-    """Return the most seconds of answering prompts."""
-    return min(MOST_SECONDS, ANSWERING * deadline.allotted_seconds) if deadline else MOST_SECONDS
+def most_answering(allotted_seconds: float = float("inf")) -> float:
+    """Return the most seconds of answering prompts, of the seconds that the whole run has."""
+    return min(MOST_SECONDS, ANSWERING * allotted_seconds)
 
 
 def longest_answer(prompts: Sequence[Prompt]) -> int:
@@ -42,7 +41,7 @@ def audit_seconds(job: TrainJob) -> Foretold:
 
     def seconds(known: Known) -> float:
         answers = longest * (reading + len(prompts) * known.token_seconds)
-        most = min(MOST_SECONDS, ANSWERING * known.allotted_seconds)
-        return known.starting_seconds + tokens * known.token_seconds + min(answers, most)
+        answers = min(answers, most_answering(known.allotted_seconds))
+        return known.starting_seconds + tokens * known.token_seconds + answers
 
     return seconds

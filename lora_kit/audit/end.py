@@ -57,10 +57,12 @@ def audit_end(target: Path, observer: Observer, *, base: str | None = None) -> A
     """
     run = RunDir(target.absolute())
     if not run.is_run():
-        return _audited(target, observer, base, most_answering(None))
+        return _audited(target, observer, base, most_answering())
     with run.lock():
         folder = finished_adapter(run.path)
-        audit = _audited(folder, observer, base, most_answering(read_deadline(run)))
+        deadline = read_deadline(run)
+        most = most_answering(deadline.allotted_seconds) if deadline else most_answering()
+        audit = _audited(folder, observer, base, most)
         write_audit(run, "end", audit, adapter=adapter_identity(folder))
         return audit
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
+from lora_kit.own_process import usable_cores
+
 COMPUTING = frozenset({"audit", "evaluate", "plan", "reproduce", "run", "train", "verify"})
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 SOON = "1000"  # turns of the waiting loop: some microseconds
@@ -45,8 +47,6 @@ def core_is_free(running: Callable[[], int | None] | None = None) -> bool:
     Args:
         running: As for :func:`sleep_soon_if_busy`; where nobody knows, only this one is taken to run.
     """
-    from lora_kit.doctor import usable_cores
-
     return not _always_running(usable_cores(), running)
 
 

@@ -68,5 +68,5 @@ def last_audit(
     prompts = prompts_of(rows)
     read = 2 * cost.seconds(Work(0, 1, sum(len(prompt.ids) for prompt in prompts), len(prompts)), flops)
     token = flops.forward * cost.flop * flops.of(Work(0, 1, len(prompts), len(prompts))) + pace.reading
-    answers = min(longest_answer(prompts) * token, most_answering(None))
+    answers = min(longest_answer(prompts) * token, most_answering())
     return pace.starting + pace.forward * (losses + read) + answers

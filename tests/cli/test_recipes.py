@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -55,7 +53,7 @@ def test_schema():
     assert all(f"`{key}`" in run("schema", "--markdown") for key in all_keys())
 
 
-def test_recipes_answer_without_heavy_libraries():
+def test_recipes_answer_without_heavy_libraries(fresh_python):
     code = (
         "import sys; from typer.testing import CliRunner; from lora_kit.cli.recipes import app\n"
         "assert CliRunner().invoke(app, ['list']).exit_code == 0\n"
@@ -63,5 +61,4 @@ def test_recipes_answer_without_heavy_libraries():
         "heavy = {'torch', 'numpy', 'transformers', 'peft', 'accelerate', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    fresh_python(code)

@@ -4,7 +4,7 @@ from itertools import cycle
 
 import pytest
 
-from lora_kit import doctor
+from lora_kit.cli import threads
 from lora_kit.cli.threads import SETTINGS, SOON, core_is_free, sleep_soon_if_busy
 
 
@@ -35,10 +35,10 @@ def test_a_core_is_free_where_fewer_threads_run_than_there_are_cores(
     monkeypatch: pytest.MonkeyPatch, seen: list[int | None], free: bool
 ) -> None:
     looks = cycle(seen)
-    monkeypatch.setattr(doctor, "usable_cores", lambda: 4)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 4)
     assert core_is_free(lambda: next(looks)) is free
 
 
 def test_one_core_is_never_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "usable_cores", lambda: 1)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 1)
     assert not core_is_free(lambda: None)

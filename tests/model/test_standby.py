@@ -1,12 +1,13 @@
 """bitsandbytes is imported by whoever uses something of it, and by nobody else."""
 
 import importlib
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+Python = Callable[[str], None]
 BEGIN = (
     "import sys, torch\nfrom lora_kit.model.standby import stand_by\nassert stand_by() and not stand_by()\n"
 )
@@ -14,11 +15,11 @@ LOADED = "('bitsandbytes.functional' in sys.modules)"
 UNUSED = "assert not " + LOADED + "\n"
 
 
-def run(code: str) -> None:
-    """Run it in a process that has not imported bitsandbytes yet."""
+@pytest.fixture
+def run(fresh_python: Python) -> Python:
+    """Run code in a process in which bitsandbytes stands by."""
     pytest.importorskip("bitsandbytes")
-    done = subprocess.run([sys.executable, "-c", BEGIN + code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    return lambda code: fresh_python(BEGIN + code)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def run(code: str) -> None:
         "from peft.import_utils import is_bnb_4bit_available; assert is_bnb_4bit_available()",
     ],
 )
-def test_it_is_imported_once_something_is_used(use: str) -> None:
+def test_it_is_imported_once_something_is_used(run: Python, use: str) -> None:
     run(
         "import importlib.util, peft, transformers, accelerate\n"
         "assert importlib.util.find_spec('bitsandbytes') is not None\n"
@@ -40,7 +41,7 @@ def test_it_is_imported_once_something_is_used(use: str) -> None:
     )
 
 
-def test_what_it_does_not_have_is_an_attribute_error() -> None:
+def test_what_it_does_not_have_is_an_attribute_error(run: Python) -> None:
     run("import bitsandbytes\nassert not hasattr(bitsandbytes, 'nothing')\n")
 
 
@@ -56,11 +57,11 @@ with without_quantized_layers():
 """
 
 
-def test_a_model_without_quantized_layers_does_not_need_it() -> None:
+def test_a_model_without_quantized_layers_does_not_need_it(run: Python) -> None:
     run(ADAPTED + UNUSED)
 
 
-def test_quantized_layers_are_found_afterwards() -> None:
+def test_quantized_layers_are_found_afterwards(run: Python) -> None:
     """In the same process: nothing of peft remembers that they were not looked for."""
     run(f"""{ADAPTED}
 import bitsandbytes as bnb
@@ -121,14 +122,13 @@ assert type(models).__name__ == "_Standby"
         "assert not hasattr(models, 'nothing')",
     ],
 )
-def test_the_folders_of_models_are_looked_through_once_somebody_asks(use: str) -> None:
+def test_the_folders_of_models_are_looked_through_once_somebody_asks(fresh_python: Python, use: str) -> None:
     code = f"{FAMILIES}{use}\nassert type(sys.modules['transformers.models']).__name__ == '_LazyModule'\n"
     code += "assert models.GPT2Config is transformers.GPT2Config\n"  # whoever has the first module
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    fresh_python(code)
 
 
-def test_auto_classes_need_no_look_through_the_folders() -> None:
+def test_auto_classes_need_no_look_through_the_folders(fresh_python: Python) -> None:
     code = (
         f"{FAMILIES}from transformers import AutoModelForCausalLM\n"
         "config = transformers.GPTNeoXConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, "
@@ -136,8 +136,7 @@ def test_auto_classes_need_no_look_through_the_folders() -> None:
         "assert AutoModelForCausalLM.from_config(config)\n"
         "assert type(sys.modules['transformers.models']).__name__ == '_Standby'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    fresh_python(code)
 
 
 def test_families_that_are_imported_don_t_stand_by() -> None:
