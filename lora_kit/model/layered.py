@@ -17,6 +17,7 @@ from lora_kit.model.adapter_inject import MAGNITUDE, attach_adapter
 from lora_kit.model.bare import bare_model
 from lora_kit.model.base import BaseFiles
 from lora_kit.model.lora_ops import ADAPTER
+from lora_kit.model.memory import map_large_blocks
 from lora_kit.model.quantize import as_held
 from lora_kit.model.quiet import quiet_libraries
 from lora_kit.model.stored_weights import Read, reader_of
@@ -47,6 +48,7 @@ def layered_model(
     Raises:
         ModelError: The adapter doesn't fit; when the model runs, also a weight that no file holds.
     """
+    map_large_blocks()
     bare = _empty(files, dtype)
     four_bit = _linear(bare) if quantization and quantization.method != "none" else frozenset()
     read = read or reader_of(files, dtype)

@@ -23,7 +23,7 @@ from lora_kit.model import fused_llama, fused_ops, lora_layers, lora_ops
 from lora_kit.model.adapter_inject import adapter_parameters, add_adapter, load_adapter_tensors
 from lora_kit.model.attention import register_segment_attention
 from lora_kit.model.forward import example_nats, sum_nats
-from lora_kit.model.memory import keep_freed_memory, recompute_layers
+from lora_kit.model.memory import keep_freed_memory, map_large_blocks, recompute_layers
 from lora_kit.recipe.schema import LoraSpec
 
 TOLERANCE = 1e-12
@@ -289,7 +289,8 @@ def test_nothing_is_kept_below_the_first_adapter(examples: Callable[..., Any], m
     assert parts[0] not in seen
 
 
-def test_the_c_library_takes_the_setting_or_is_left_alone(monkeypatch: Any) -> None:
-    assert isinstance(keep_freed_memory(), bool)
+@pytest.mark.parametrize("setting", [keep_freed_memory, map_large_blocks])
+def test_the_c_library_takes_the_setting_or_is_left_alone(monkeypatch: Any, setting: Any) -> None:
+    assert isinstance(setting(), bool)
     monkeypatch.setattr("sys.platform", "darwin")
-    assert keep_freed_memory() is False
+    assert setting() is False
