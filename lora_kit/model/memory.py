@@ -42,7 +42,7 @@ def map_large_blocks() -> bool:
 
     By itself it raises that limit to the largest block that was freed (up to 32 MB, ``mallopt(3)``), and
     weights that are read one after the other then lie in the heap, where a small block above keeps them: a
-    merge's peak was 24 to 90 MB from one process to the next.
+    merge's peak was 17 to 86 MB from one process to the next.
 
     Returns:
         Whether the C library took it; False on anything but glibc.
