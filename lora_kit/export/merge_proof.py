@@ -10,7 +10,6 @@ from torch import Tensor
 from lora_kit.assemble import AdapterParts
 from lora_kit.model.base import find_base
 from lora_kit.model.layered import layered_model
-from lora_kit.model.memory import return_freed_memory
 from lora_kit.recipe.schema import BaseSpec, QuantizationSpec
 
 POSITIONS = 64  # of each row, its last ones, that logits are compared at: they see all of it
@@ -90,5 +89,4 @@ def _logits(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> list[Tenso
     for ids in rows:
         output = model(input_ids=torch.tensor([list(ids)]), use_cache=False, logits_to_keep=POSITIONS)
         found.append(output.logits[0].float())
-        return_freed_memory()
     return found
