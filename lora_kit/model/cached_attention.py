@@ -1,6 +1,5 @@
 """Attention to what a KeyValueCache knows, in a pass that reads prompts or that goes on with many rows."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from lora_kit.model.attention import ON_THE_MASK
-from lora_kit.model.kv_cache import Group, KeyValueCache, Span, Step
+from lora_kit.model.kv_cache import KeyValueCache, Span, Step
 
 CACHED_ATTENTION = "lora_kit_cached"
 
@@ -35,21 +34,17 @@ def cached_attention(
     Returns:
         Float ``(1, N, heads, D)``, and no attention weights.
     """
-    carried = getattr(attention_mask, ON_THE_MASK)
-    cache: KeyValueCache = carried["kv_cache"]
+    cache: KeyValueCache = getattr(attention_mask, ON_THE_MASK)["kv_cache"]
     layer: int = module.layer_idx  # type: ignore[assignment]
     scale: float = options["scaling"]
     known = cache.update(key, value, layer)
     if cache.step is not None:
-        seen = _look_back(query[0] * scale, known, carried["masks"], cache.step)
-        for (at, span), visible in zip(cache.step.spans, carried["visible"], strict=True):
-            part = query[:, :, at : at + span.tokens]
-            seen[:, at : at + span.tokens] = _attend(part, cache.row(layer, span), visible, scale)
-        return seen, None
+        return look_back(query[0].transpose(0, 1) * scale, known, attention_mask, layer)[None], None
+    visible = getattr(attention_mask, ON_THE_MASK)["visible"]
     parts = query.split([span.tokens for span in cache.spans], 2)
     pieces = [
-        _attend(part, cache.row(layer, span), visible, scale)
-        for part, span, visible in zip(parts, cache.spans, carried["visible"], strict=True)
+        _attend(part, cache.row(layer, span), seen, scale)
+        for part, span, seen in zip(parts, cache.spans, visible, strict=True)
     ]
     return torch.cat(pieces, dim=1), None
 
@@ -60,24 +55,24 @@ AttentionInterface.register(CACHED_ATTENTION, cached_attention)
 def mask_for(cache: KeyValueCache, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What is added to a step's scores, ``(B, 1, 1, longest)``: minus infinity at later tokens.
 
-    Empty in a read. It carries the cache, the masks ``(B, 1, T, 1, longest)`` of a step's groups, and what
-    the tokens of each span may look at, to the layers, because StableLM's hand on nothing else.
+    Empty in a read. It carries the cache, the mask ``(B, 1, T, 1, longest)`` of tokens that attend together,
+    and what the tokens of each span may look at, to the layers, because StableLM's hand on nothing else.
     """
-    step = cache.step
+    step, together = cache.step, None
     if step is None:
-        spans, masks = cache.spans, []
+        spans = cache.spans
         mask = torch.empty(1, 1, 0, 0, dtype=dtype, device=device)
     else:
         spans = [span for _, span in step.spans]
-        masks = [_group_mask(step, group, cache.longest, dtype) for group in step.groups]
-        mask = masks[0][:, :, :, 0]
+        together = _mask_together(step, cache.longest, dtype)
+        mask = together[:, :, :1, 0]
     visible = [_visible(span, device) for span in spans]
-    mask.__dict__[ON_THE_MASK] = {"kv_cache": cache, "masks": masks, "visible": visible}
+    mask.__dict__[ON_THE_MASK] = {"kv_cache": cache, "together": together, "visible": visible}
     return mask
 
 
-def _group_mask(step: Step, group: Group, longest: int, dtype: torch.dtype) -> Tensor:
-    last = step.positions[group.tokens][..., None]
+def _mask_together(step: Step, longest: int, dtype: torch.dtype) -> Tensor:
+    last = step.positions[step.together][..., None]
     later = torch.arange(longest, device=last.device) > last
     zeros = torch.zeros(later.shape, dtype=dtype, device=last.device)
     return zeros.masked_fill_(later, float("-inf"))[:, None, :, None]
@@ -116,20 +111,31 @@ def _attend(query: Tensor, known: tuple[Tensor, Tensor], visible: Tensor | None,
     return seen.transpose(1, 2)
 
 
-def _look_back(query: Tensor, known: tuple[Tensor, Tensor], masks: Sequence[Tensor], step: Step) -> Tensor:
-    """Attend group by group; ``query`` is ``(heads, N, D)``, scaled.
+def look_back(query: Tensor, known: tuple[Tensor, Tensor], mask: Tensor, layer: int) -> Tensor:
+    """Let a step's tokens look at what is known.
+
+    Args:
+        query: Float ``(N, heads, D)``, scaled.
+        known: What the cache returned.
+        mask: From :func:`mask_for`.
+        layer: Number of the layer.
 
     Returns:
-        Float ``(1, N, heads, D)``; of tokens that are in no group, whatever was there.
+        Float ``(N, heads, D)``.
     """
-    if len(step.groups) == 1 and not step.spans:
-        return _together(query.transpose(0, 1)[:, None], known, masks[0])[None, :, 0]
-    seen = query.new_empty(query.shape[1], query.shape[0], query.shape[2])
-    for (rows, tokens), mask in zip(step.groups, masks, strict=True):
-        own = known if rows is None else (known[0].index_select(0, rows), known[1].index_select(0, rows))
-        wanted = query.index_select(1, tokens.flatten()).transpose(0, 1).unflatten(0, tokens.shape)
-        seen.index_copy_(0, tokens.flatten(), _together(wanted, own, mask).flatten(0, 1))
-    return seen[None]
+    carried = getattr(mask, ON_THE_MASK)
+    cache: KeyValueCache = carried["kv_cache"]
+    step = cache.step
+    assert step is not None
+    if step.place is None:
+        return _together(query[:, None], known, carried["together"])[:, 0]
+    wanted = query.index_select(0, step.together.flatten()).unflatten(0, step.together.shape)
+    found = _together(wanted, known, carried["together"]).flatten(0, 1).index_select(0, step.place)
+    for (at, span), visible in zip(step.spans, carried["visible"], strict=True):
+        part = slice(at, at + span.tokens)
+        own = query[part].transpose(0, 1)[None]
+        found[part] = _attend(own, cache.row(layer, span), visible, 1.0)[0]
+    return found
 
 
 def _together(query: Tensor, known: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 GROWTH_TOKENS = 64
-FEW = 8  # other tokens of a row in a step: up to here all such rows attend in one product
+FEW = 4  # other tokens of a row in a step: up to here all rows attend in one product
 
 
 class Span(NamedTuple):
@@ -36,42 +36,34 @@ class Span(NamedTuple):
         return self.start + self.tokens
 
 
-class Group(NamedTuple):
-    """Tokens of a step that attend together.
-
-    Args:
-        rows: Their rows, int64 ``(B,)``; None for the first B rows of the cache.
-        tokens: Numbers ``(B, T)`` of each row's tokens in the step; its last one again where it has fewer.
-    """
-
-    rows: Tensor | None
-    tokens: Tensor
-
-
 class Step(NamedTuple):
     """Tokens that one pass computes for the first rows, one or more of each, those of a row in order.
 
     Args:
         slots: Row of each token, int64 ``(N,)``.
         positions: Its position, int64 ``(N,)``.
-        groups: The first token of every row; then the others, of rows that have a few.
+        together: Numbers ``(B, T)`` of the tokens of each row that attend in one product; the last one again
+            where a row has fewer.
+        place: Where ``together`` has each token, int64 ``(N,)``; None if that is the order anyway. Tokens of
+            spans have none, and get their row's first.
         spans: Of rows that have many others, where in the step these begin, and the span that they are.
     """
 
     slots: Tensor
     positions: Tensor
-    groups: Sequence[Group]
+    together: Tensor
+    place: Tensor | None
     spans: Sequence[tuple[int, Span]]
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.groups[0].tokens)
+        return len(self.together)
 
 
 @dataclass(slots=True)
 class KeyValueCache:
-    """Keys and values, ``(slots, key-value heads, capacity, D)`` for each layer.
+    """Keys and values, ``(slots, key-value heads, 2, capacity, D)`` for each layer.
 
     A forward pass is either a ``read`` of spans laid end to end, or a ``step`` of a few tokens for each of
     the first B slots. Whoever runs it announces it first; then each layer calls :meth:`update`.
@@ -89,8 +81,7 @@ class KeyValueCache:
     step: Step | None = None
     longest: int = 0
     quick: bool | None = None
-    _keys: list[Tensor] = field(default_factory=list)
-    _values: list[Tensor] = field(default_factory=list)
+    _stored: list[Tensor] = field(default_factory=list)
     _index: tuple[int, Tensor] | None = None
 
     def announce_read(self, spans: Sequence[Span]) -> None:
@@ -107,21 +98,26 @@ class KeyValueCache:
             device: Of the model.
         """
         starts = list(accumulate(counts, initial=0))[:-1]
-        groups = [Group(None, torch.tensor(starts, device=device)[:, None])]
-        if few := [row for row, count in enumerate(counts) if 1 < count <= FEW + 1]:
-            most = range(1, max(counts[row] for row in few))
-            tokens = [[starts[row] + min(at, counts[row] - 1) for at in most] for row in few]
-            groups.append(Group(torch.tensor(few, device=device), torch.tensor(tokens, device=device)))
+        joint = [count if count <= FEW + 1 else 1 for count in counts]
+        most = max(joint)
+        together = [
+            [start + min(at, own - 1) for at in range(most)] for start, own in zip(starts, joint, strict=True)
+        ]
         spans = [
             (starts[row] + 1, Span(row, lengths[row] + 1, count - 1))
             for row, count in enumerate(counts)
             if count > FEW + 1
         ]
         slots = [row for row, count in enumerate(counts) for _ in range(count)]
-        places = [lengths[row] + at for row, count in enumerate(counts) for at in range(count)]
+        within = [at for count in counts for at in range(count)]
+        positions = [lengths[row] + at for row, at in zip(slots, within, strict=True)]
+        place = None
+        if most > 1 or spans:
+            joined = [at if at < joint[row] else 0 for row, at in zip(slots, within, strict=True)]
+            place = torch.tensor([row * most + at for row, at in zip(slots, joined, strict=True)]).to(device)
         self.spans, self._index = (), None
-        slot, position = (torch.tensor(numbers, device=device) for numbers in (slots, places))
-        self.step = Step(slot, position, groups, spans)
+        slot, position, numbers = (torch.tensor(one).to(device) for one in (slots, positions, together))
+        self.step = Step(slot, position, numbers, place, spans)
         self.longest = max(length + count for length, count in zip(lengths, counts, strict=True))
         return self.step
 
@@ -138,28 +134,30 @@ class KeyValueCache:
             What the new tokens may look at: the first B rows up to the longest one, or the row of a single
             span. With several spans, use :meth:`row`.
         """
-        keys, values = self._room(key, value, layer)
         if self.step is not None:
-            self._store(keys, key)
-            self._store(values, value)
-            rows = self.step.rows
-            return keys[:rows, :, : self.longest], values[:rows, :, : self.longest]
+            pairs = torch.stack((key, value), 2)  # (1 or B, heads, 2, T or 1, D)
+            return self.take_in(pairs.permute(0, 3, 1, 2, 4).flatten(0, 1), layer)
+        stored = self._room(key, key.shape[1], layer)
         at = 0
         for span in self.spans:
-            keys[span.slot, :, span.start : span.end] = key[0, :, at : at + span.tokens]
-            values[span.slot, :, span.start : span.end] = value[0, :, at : at + span.tokens]
-            at += span.tokens
+            part = slice(at, at := at + span.tokens)
+            stored[span.slot, :, 0, span.start : span.end] = key[0, :, part]
+            stored[span.slot, :, 1, span.start : span.end] = value[0, :, part]
         return self.row(layer, self.spans[0])
 
-    def _store(self, stored: Tensor, new: Tensor) -> None:
-        """Write a step's tokens: as rows of one long matrix, four times as quick as by three indices."""
+    def take_in(self, pairs: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Take in keys and values of a step's tokens, ``(N, key-value heads, 2, D)``, as :meth:`update`."""
         assert self.step is not None
-        _, heads, capacity, size = stored.shape
+        stored = self._room(pairs, pairs.shape[1], layer)
+        _, heads, _, capacity, size = stored.shape
         if self._index is None or self._index[0] != capacity:
-            first = (self.step.slots * heads * capacity + self.step.positions)[:, None]
-            head = torch.arange(heads, device=stored.device) * capacity
-            self._index = capacity, (first + head).flatten()
-        stored.view(-1, size).index_copy_(0, self._index[1], new.transpose(1, 2).reshape(-1, size))
+            first = (self.step.slots * (2 * heads * capacity) + self.step.positions)[:, None]
+            part = torch.arange(2 * heads, device=stored.device) * capacity
+            self._index = capacity, (first + part).flatten()
+        # As rows of one long matrix: four times as quick as by three indices.
+        stored.view(-1, size).index_copy_(0, self._index[1], pairs.reshape(-1, size))
+        known = stored[: self.step.rows, :, :, : self.longest]
+        return known[:, :, 0], known[:, :, 1]
 
     def get_seq_length(self) -> int:
         """Places that a pass can look at; MPT asks for it, as of transformers' caches."""
@@ -167,29 +165,25 @@ class KeyValueCache:
 
     def row(self, layer: int, span: Span) -> tuple[Tensor, Tensor]:
         """Return keys and values of one row up to the end of a span, ``(1, key-value heads, end, D)``."""
-        return (
-            self._keys[layer][span.slot : span.slot + 1, :, : span.end],
-            self._values[layer][span.slot : span.slot + 1, :, : span.end],
-        )
+        known = self._stored[layer][span.slot : span.slot + 1, :, :, : span.end]
+        return known[:, :, 0], known[:, :, 1]
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Copy the first ``tokens`` of one slot into another."""
-        for stored in (*self._keys, *self._values):
-            stored[target, :, :tokens] = stored[source, :, :tokens]
+        for stored in self._stored:
+            stored[target, :, :, :tokens] = stored[source, :, :, :tokens]
 
-    def _room(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def _room(self, like: Tensor, heads: int, layer: int) -> Tensor:
         """Make room in a layer; zeros, because what is masked is multiplied by 0, and NaN would stay."""
-        assert layer <= len(self._keys), "layers come in order"
-        if layer == len(self._keys):
-            self._keys.append(key.new_zeros(self.slots, key.shape[1], self._capacity(), key.shape[3]))
-            self._values.append(value.new_zeros(self.slots, value.shape[1], self._capacity(), value.shape[3]))
-        for stored in (self._keys, self._values):
-            old = stored[layer]
-            if old.shape[2] < self.longest:
-                grown = old.new_zeros(*old.shape[:2], self._capacity(), old.shape[3])
-                grown[:, :, : old.shape[2]] = old
-                stored[layer] = grown
-        return self._keys[layer], self._values[layer]
+        assert layer <= len(self._stored), "layers come in order"
+        if layer == len(self._stored):
+            self._stored.append(like.new_zeros(self.slots, heads, 2, self._capacity(), like.shape[-1]))
+        old = self._stored[layer]
+        if old.shape[3] < self.longest:
+            grown = old.new_zeros(*old.shape[:3], self._capacity(), old.shape[4])
+            grown[:, :, :, : old.shape[3]] = old
+            self._stored[layer] = grown
+        return self._stored[layer]
 
     def _capacity(self) -> int:
         return -(-self.longest // GROWTH_TOKENS) * GROWTH_TOKENS

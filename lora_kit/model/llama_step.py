@@ -4,7 +4,6 @@ The same mathematics as transformers' LlamaModel. States are columns, ``(H, N)``
 order for few columns (``few_rows``); what is added goes into the product before it.
 """
 
-from itertools import accumulate
 from typing import Any, TypeAlias
 
 import torch
@@ -13,12 +12,14 @@ from torch.nn.functional import silu
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaModel, LlamaRMSNorm
 
 from lora_kit.model import fused_llama
-from lora_kit.model.cached_attention import cached_attention
-from lora_kit.model.few_rows import filled, times
+from lora_kit.model.attention import ON_THE_MASK
+from lora_kit.model.cached_attention import look_back
+from lora_kit.model.few_rows import ALONE, columns_at
+from lora_kit.model.kv_cache import KeyValueCache
 from lora_kit.model.lora_ops import Adapter, Projections
 from lora_kit.model.quantize import is_packed
 
-Rotation: TypeAlias = tuple[Tensor, Tensor]  # cosines and sines of half a head, (D / 2, N)
+Rotation: TypeAlias = tuple[Tensor, Tensor]  # cosines, and sines whose first half is negated, (D, N)
 
 
 def fits(base: Any) -> bool:  # noqa: ANN401 - any model
@@ -42,49 +43,67 @@ def states(model: LlamaModel, ids: Tensor, positions: Tensor, mask: Tensor) -> T
         Float ``(N, H)``.
     """
     rows = model.embed_tokens(ids)
-    cos, sin = (part[0, :, : part.shape[-1] // 2] for part in model.rotary_emb(rows, positions))
-    x = _widened(rows)
-    rotation = _widened(cos).contiguous(), _widened(sin).contiguous()
-    for layer in model.layers:
-        x = _layer(layer, x, rotation, mask, len(ids))
+    cos, sin = (part[0].t() for part in model.rotary_emb(rows, positions))
+    half = len(sin) // 2
+    rotation = _widened(cos), _widened(torch.cat((-sin[:half], sin[half:])))
+    x = _widened(rows.t())
+    for number, layer in enumerate(model.layers):
+        x = _layer(layer, number, x, rotation, mask, len(ids))
     return _normed(x, model.norm)[:, : len(ids)].t()
 
 
-def _layer(layer: LlamaDecoderLayer, x: Tensor, rotation: Rotation, mask: Tensor, count: int) -> Tensor:
-    attention, size = layer.self_attn, layer.self_attn.head_dim
+def _layer(
+    layer: LlamaDecoderLayer, number: int, x: Tensor, rotation: Rotation, mask: Tensor, count: int
+) -> Tensor:
     qkv, out, gate_up, down = fused_llama.parts_of(layer)
-    outputs = _outputs(qkv, _normed(x, layer.input_layernorm))
-    query, key, value = (output.view(-1, size, x.shape[1]) for output in outputs)
-    turned = (_rotated(query, rotation), _rotated(key, rotation), value)
-    query, key, value = (heads[:, :, :count].transpose(1, 2)[None] for heads in turned)
-    seen, _ = cached_attention(attention, query, key, value, mask, scaling=attention.scaling)
-    x = _add(x, out, _widened(seen[0].flatten(1)))
-    gate, up = _outputs(gate_up, _normed(x, layer.post_attention_layernorm))
-    return _add(x, down, silu(gate, inplace=True).mul_(up))
+    size, width = layer.self_attn.head_dim, x.shape[1]
+    y = _outputs(qkv, _normed(x, layer.input_layernorm))
+    queries, keys = (base.out_features // size for base in qkv.bases[:2])
+    heads = y.view(-1, size, width)
+    heads[: queries + keys] = _rotated(heads[: queries + keys], rotation)
+    cache: KeyValueCache = getattr(mask, ON_THE_MASK)["kv_cache"]
+    pairs = heads[queries:, :, :count].unflatten(0, (2, keys)).permute(3, 1, 0, 2)
+    known = cache.take_in(pairs, number)
+    query = heads[:queries, :, :count].permute(2, 0, 1) * layer.self_attn.scaling
+    x = _add(x, out, _widened(look_back(query, known, mask, number).flatten(1).t()))
+    gate, up = _outputs(gate_up, _normed(x, layer.post_attention_layernorm)).chunk(2)
+    return _add(x, down, torch.mul(silu(gate, inplace=True), up, out=_room(gate)))
 
 
-def _widened(rows: Tensor) -> Tensor:
-    """Turn ``(N, K)`` into columns, ``(K, columns_at(N))``."""
-    return filled(rows.t())
+def _widened(columns: Tensor) -> Tensor:
+    """Add columns of zeros up to ``few_rows.columns_at``."""
+    count = columns.shape[1]
+    width = columns_at(count)
+    if width == count:
+        return columns
+    rows = columns.new_zeros(width, len(columns))
+    rows[:count] = columns.t()
+    return rows.t()
 
 
-def _outputs(part: Projections, x: Tensor) -> list[Tensor]:
-    """What each layer of a part gives, ``(out, N)``."""
-    x = filled(x)
-    found = [times(base.weight, base.bias, x) for base in part.bases]
-    adapters = part.adapters()
-    if adapters:
-        starts = accumulate(map(len, found[:-1]), initial=0)
-        at = dict(zip(starts, found, strict=True))
-        for adapter in adapters:  # two for a layer that PiSSA began
-            _adapt(at[adapter.out.start], adapter, x)
+def _room(like: Tensor) -> Tensor:
+    """Return room for columns, in the order that is quick to multiply."""
+    rows, width = like.shape
+    return like.new_empty(width, rows).t() if width <= ALONE else like.new_empty(rows, width)
+
+
+def _outputs(part: Projections, x: Tensor) -> Tensor:
+    """What the layers of a part give, ``(sum of out, N)``."""
+    found = x.new_empty(part.out, x.shape[1])
+    at = 0
+    for base in part.bases:
+        own = found[at : (at := at + base.out_features)]
+        torch.mm(base.weight, x, out=own)
+        if base.bias is not None:
+            own += base.bias[:, None]
+    for adapter in part.adapters():  # two for a layer that PiSSA began
+        _adapt(found[adapter.out], adapter, x)
     return found
 
 
 def _add(x: Tensor, part: Projections, h: Tensor) -> Tensor:
     """Return x plus what the only layer of a part gives."""
     (base,) = part.bases
-    h = filled(h)
     total = torch.addmm(x, base.weight, h)
     if base.bias is not None:
         total += base.bias[:, None]
@@ -98,17 +117,11 @@ def _adapt(output: Tensor, adapter: Adapter, x: Tensor) -> None:
 
 
 def _normed(x: Tensor, norm: LlamaRMSNorm) -> Tensor:
-    mean = (x * x).sum(0, keepdim=True).div_(len(x))
-    scale = mean.add_(norm.variance_epsilon).rsqrt_()
-    return (x * scale).mul_(norm.weight[:, None])
+    scale = (x * x).mean(0, keepdim=True).add_(norm.variance_epsilon).rsqrt_()
+    return torch.mul(x * scale, norm.weight[:, None], out=_room(x))
 
 
 def _rotated(x: Tensor, rotation: Rotation) -> Tensor:
     """Rotate ``(heads, D, N)``: (a cos - b sin, b cos + a sin) for halves a and b."""
     cos, sin = rotation
-    first, second = x.chunk(2, 1)
-    out = torch.empty_like(x)
-    low, high = out.chunk(2, 1)
-    torch.mul(first, cos, out=low).addcmul_(second, sin, value=-1.0)
-    torch.mul(second, cos, out=high).addcmul_(first, sin)
-    return out
+    return (x * cos).addcmul_(x.roll(len(cos) // 2, 1), sin)
