@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from lora_kit.model.attention import ON_THE_MASK
-from lora_kit.model.kv_cache import KeyValueCache, Span, Step
+from lora_kit.model.kv_cache import KeyValueCache, Span
 
 CACHED_ATTENTION = "lora_kit_cached"
 
@@ -53,29 +53,29 @@ AttentionInterface.register(CACHED_ATTENTION, cached_attention)
 
 
 def mask_for(cache: KeyValueCache, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What is added to a step's scores, ``(B, 1, 1, longest)``: minus infinity at later tokens.
+    """What is added to scores of a step's first tokens, ``(B, 1, 1, longest)``: minus infinity at later ones.
 
-    Empty in a read. It carries the cache, the mask ``(B, 1, T, 1, longest)`` of tokens that attend together,
-    and what the tokens of each span may look at, to the layers, because StableLM's hand on nothing else.
+    Empty in a read. It carries the cache, the same for the other tokens of rows that have a few, ``(R, 1, T,
+    1, longest)``, and what the tokens of each span may look at, to the layers, because StableLM's hand on
+    nothing else.
     """
-    step, together = cache.step, None
+    step, others = cache.step, None
     if step is None:
         spans = cache.spans
         mask = torch.empty(1, 1, 0, 0, dtype=dtype, device=device)
     else:
         spans = [span for _, span in step.spans]
-        together = _mask_together(step, cache.longest, dtype)
-        mask = together[:, :, :1, 0]
+        mask = _later(step.positions[step.firsts], cache.longest, dtype)[:, None, None]
+        if step.others is not None:
+            others = _later(step.positions[step.others.tokens], cache.longest, dtype)[:, None, :, None]
     visible = [_visible(span, device) for span in spans]
-    mask.__dict__[ON_THE_MASK] = {"kv_cache": cache, "together": together, "visible": visible}
+    mask.__dict__[ON_THE_MASK] = {"kv_cache": cache, "others": others, "visible": visible}
     return mask
 
 
-def _mask_together(step: Step, longest: int, dtype: torch.dtype) -> Tensor:
-    last = step.positions[step.together][..., None]
-    later = torch.arange(longest, device=last.device) > last
-    zeros = torch.zeros(later.shape, dtype=dtype, device=last.device)
-    return zeros.masked_fill_(later, float("-inf"))[:, None, :, None]
+def _later(positions: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
+    later = torch.arange(longest, device=positions.device) > positions[..., None]
+    return torch.zeros(later.shape, dtype=dtype, device=positions.device).masked_fill_(later, float("-inf"))
 
 
 def _visible(span: Span, device: torch.device) -> Tensor | None:
@@ -128,13 +128,16 @@ def look_back(query: Tensor, known: tuple[Tensor, Tensor], mask: Tensor, layer: 
     step = cache.step
     assert step is not None
     if step.place is None:
-        return _together(query[:, None], known, carried["together"])[:, 0]
-    wanted = query.index_select(0, step.together.flatten()).unflatten(0, step.together.shape)
-    found = _together(wanted, known, carried["together"]).flatten(0, 1).index_select(0, step.place)
+        return _together(query[:, None], known, mask[:, :, None])[:, 0]
+    groups = [_together(query.index_select(0, step.firsts)[:, None], known, mask[:, :, None])[:, 0]]
+    if step.others is not None:
+        rows, tokens = step.others
+        own = query.index_select(0, tokens.flatten()).unflatten(0, tokens.shape)
+        groups.append(_together(own, cache.rows(layer, rows), carried["others"]).flatten(0, 1))
+    found = torch.cat(groups).index_select(0, step.place)
     for (at, span), visible in zip(step.spans, carried["visible"], strict=True):
         part = slice(at, at + span.tokens)
-        own = query[part].transpose(0, 1)[None]
-        found[part] = _attend(own, cache.row(layer, span), visible, 1.0)[0]
+        found[part] = _attend(query[part].transpose(0, 1)[None], cache.row(layer, span), visible, 1.0)[0]
     return found
 
 
@@ -144,7 +147,7 @@ def _together(query: Tensor, known: tuple[Tensor, Tensor], mask: Tensor) -> Tens
     Args:
         query: Float ``(B, T, heads, D)``, scaled.
         known: Keys and values, ``(B, key-value heads, longest, D)``.
-        mask: From :func:`_group_mask`.
+        mask: Float ``(B, 1, T, 1, longest)``.
 
     Returns:
         Float ``(B, T, heads, D)``.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 GROWTH_TOKENS = 64
-FEW = 4  # other tokens of a row in a step: up to here all rows attend in one product
+FEW = 4  # other tokens of a row in a step: up to here such rows attend in one product
 
 
 class Span(NamedTuple):
@@ -36,29 +36,42 @@ class Span(NamedTuple):
         return self.start + self.tokens
 
 
+class Others(NamedTuple):
+    """Tokens behind the first one of rows that have a few.
+
+    Args:
+        rows: Which rows, int64 ``(R,)``.
+        tokens: Numbers ``(R, T)`` of their other tokens; the last one again where a row has fewer.
+    """
+
+    rows: Tensor
+    tokens: Tensor
+
+
 class Step(NamedTuple):
     """Tokens that one pass computes for the first rows, one or more of each, those of a row in order.
 
     Args:
         slots: Row of each token, int64 ``(N,)``.
         positions: Its position, int64 ``(N,)``.
-        together: Numbers ``(B, T)`` of the tokens of each row that attend in one product; the last one again
-            where a row has fewer.
-        place: Where ``together`` has each token, int64 ``(N,)``; None if that is the order anyway. Tokens of
-            spans have none, and get their row's first.
+        firsts: Number of the first token of each row, int64 ``(B,)``.
+        others: Of rows that have a few, if there are any.
+        place: Where each token is in ``firsts`` and behind it ``others``, int64 ``(N,)``; None if each row
+            has one token. Tokens of spans are in neither, and get 0.
         spans: Of rows that have many others, where in the step these begin, and the span that they are.
     """
 
     slots: Tensor
     positions: Tensor
-    together: Tensor
+    firsts: Tensor
+    others: Others | None
     place: Tensor | None
     spans: Sequence[tuple[int, Span]]
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return len(self.together)
+        return len(self.firsts)
 
 
 @dataclass(slots=True)
@@ -98,26 +111,25 @@ class KeyValueCache:
             device: Of the model.
         """
         starts = list(accumulate(counts, initial=0))[:-1]
-        joint = [count if count <= FEW + 1 else 1 for count in counts]
-        most = max(joint)
-        together = [
-            [start + min(at, own - 1) for at in range(most)] for start, own in zip(starts, joint, strict=True)
-        ]
+        slots = [row for row, count in enumerate(counts) for _ in range(count)]
+        within = [at for count in counts for at in range(count)]
+        positions = [lengths[row] + at for row, at in zip(slots, within, strict=True)]
         spans = [
             (starts[row] + 1, Span(row, lengths[row] + 1, count - 1))
             for row, count in enumerate(counts)
             if count > FEW + 1
         ]
-        slots = [row for row, count in enumerate(counts) for _ in range(count)]
-        within = [at for count in counts for at in range(count)]
-        positions = [lengths[row] + at for row, at in zip(slots, within, strict=True)]
-        place = None
-        if most > 1 or spans:
-            joined = [at if at < joint[row] else 0 for row, at in zip(slots, within, strict=True)]
-            place = torch.tensor([row * most + at for row, at in zip(slots, joined, strict=True)]).to(device)
+        few = [row for row, count in enumerate(counts) if 1 < count <= FEW + 1]
+        most = max((counts[row] - 1 for row in few), default=0)
+        tokens = [[starts[row] + 1 + min(at, counts[row] - 2) for at in range(most)] for row in few]
+        place = [0] * len(slots)
+        for at, number in enumerate([*starts, *(number for row in tokens for number in row)]):
+            place[number] = at
         self.spans, self._index = (), None
-        slot, position, numbers = (torch.tensor(one).to(device) for one in (slots, positions, together))
-        self.step = Step(slot, position, numbers, place, spans)
+        slot, position, first = (torch.tensor(one).to(device) for one in (slots, positions, starts))
+        others = Others(torch.tensor(few).to(device), torch.tensor(tokens).to(device)) if few else None
+        moved = torch.tensor(place).to(device) if len(slots) > len(counts) else None
+        self.step = Step(slot, position, first, others, moved, spans)
         self.longest = max(length + count for length, count in zip(lengths, counts, strict=True))
         return self.step
 
@@ -162,6 +174,11 @@ class KeyValueCache:
     def get_seq_length(self) -> int:
         """Places that a pass can look at; MPT asks for it, as of transformers' caches."""
         return self.longest
+
+    def rows(self, layer: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of some rows up to the longest one, ``(R, key-value heads, longest, D)``."""
+        known = self._stored[layer][:, :, :, : self.longest].index_select(0, rows)
+        return known[:, :, 0], known[:, :, 1]
 
     def row(self, layer: int, span: Span) -> tuple[Tensor, Tensor]:
         """Return keys and values of one row up to the end of a span, ``(1, key-value heads, end, D)``."""
