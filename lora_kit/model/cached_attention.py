@@ -127,9 +127,10 @@ def look_back(query: Tensor, known: tuple[Tensor, Tensor], mask: Tensor, layer: 
     cache: KeyValueCache = carried["kv_cache"]
     step = cache.step
     assert step is not None
+    firsts = query if step.place is None else query.index_select(0, step.firsts)
+    groups = [_together(firsts[:, None], known, mask[:, :, None])[:, 0]]
     if step.place is None:
-        return _together(query[:, None], known, mask[:, :, None])[:, 0]
-    groups = [_together(query.index_select(0, step.firsts)[:, None], known, mask[:, :, None])[:, 0]]
+        return groups[0]
     if step.others is not None:
         rows, tokens = step.others
         own = query.index_select(0, tokens.flatten()).unflatten(0, tokens.shape)

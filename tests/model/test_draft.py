@@ -11,7 +11,7 @@ LOOP = [7, 8, 9]
 
 def test_what_followed_last_time_is_guessed() -> None:
     draft = Draft([1, 2, 3, 4, 9, 9, 1, 2, 3, 5, 0, 1, 2, 3])
-    assert draft.guess(1) == [5]
+    assert draft.guess(10) == [5, 0, 1, 2]
     assert draft.guess(0) == []
 
 
